@@ -1,0 +1,1 @@
+"""The lab's rules: what a user may have."""
