@@ -1,0 +1,150 @@
+"""Images built with BuildKit, through the command-line client that belongs to the engine.
+
+The Docker SDK speaks only the old builder's protocol, which has neither secrets nor mounts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+Log = Callable[[str], None]
+
+#: From this version on the client builds only through its plug-in buildx.
+_FIRST_WITHOUT_BUILDKIT = 23
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+_LINES_SHOWN_ON_FAILURE = 30
+
+
+class BuildError(RuntimeError):
+    """An image that could not be built; the text says why and ends with the build's last lines."""
+
+
+def build(
+    context: Path,
+    tag: str,
+    *,
+    labels: Mapping[str, str] | None = None,
+    secrets: Mapping[str, Path] | None = None,
+    arguments: Mapping[str, str] | None = None,
+    log: Log = lambda line: None,
+) -> None:
+    """Build the Dockerfile in a directory and tag the image.
+
+    The machine's proxy settings reach the build, and stay out of the image.
+
+    Parameters
+    ----------
+    context
+        Directory with a ``Dockerfile``.
+    tag
+        Name of the image.
+    labels
+        Put on the image.
+    secrets
+        Files for ``RUN --mount=type=secret,id=…``, by id; they never enter a layer.
+    arguments
+        Values for ``ARG``.
+    log
+        Called with each line of the build's output.
+
+    Raises
+    ------
+    BuildError
+        If there is no client that can build, or the build fails.
+    """
+    command = [find_client(), "build", "--progress=plain", "--tag", tag]
+    for key, value in (labels or {}).items():
+        command += ["--label", f"{key}={value}"]
+    for key, value in (arguments or {}).items():
+        command += ["--build-arg", f"{key}={value}"]
+    for name in _PROXIES:
+        if name in os.environ:
+            command += ["--build-arg", name]
+    for key, path in (secrets or {}).items():
+        command += ["--secret", f"id={key},src={path}"]
+    _run([*command, str(context)], tag, log)
+
+
+@cache
+def find_client() -> str:
+    """Return the path of a ``docker`` that can build with BuildKit, the first on PATH.
+
+    Raises
+    ------
+    BuildError
+        If there is none.
+    """
+    found = []
+    for directory in os.get_exec_path():
+        path = shutil.which("docker", path=directory)
+        if path is None or path in found:
+            continue
+        found.append(path)
+        if _can_build(path):
+            return path
+    if not found:
+        raise BuildError("There is no docker client here; install the package docker.io.")
+    raise BuildError(
+        f"The docker client {found[0]} cannot build with BuildKit; install the package "
+        "docker-buildx (docker-buildx-plugin, if Docker came from its makers)."
+    )
+
+
+def content_hash(directory: Path, *more: str) -> str:
+    """Return a hash of a directory's files, their names and modes, and of further texts."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            executable = os.access(path, os.X_OK)
+            digest.update(f"{path.relative_to(directory)}\0{executable}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for text in more:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()
+
+
+def _can_build(client: str) -> bool:
+    version = _output(client, "version", "--format", "{{.Client.Version}}")
+    major = version.partition(".")[0]
+    if major.isdigit() and int(major) < _FIRST_WITHOUT_BUILDKIT:
+        return True
+    return _output(client, "buildx", "version") != ""
+
+
+def _output(*command: str) -> str:
+    """Return what a command prints, also when it ends with an error: no engine, say."""
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def _run(command: list[str], tag: str, log: Log) -> None:
+    # The engine's own builder, also where somebody made another one the default of buildx.
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default"}
+    last: deque[str] = deque(maxlen=_LINES_SHOWN_ON_FAILURE)
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            last.append(line.rstrip("\n"))
+            log(last[-1])
+    if process.returncode != 0:
+        raise BuildError(f"Building {tag} failed; the end of its output:\n" + "\n".join(last))
