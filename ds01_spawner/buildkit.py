@@ -5,12 +5,16 @@ The Docker SDK speaks only the old builder's protocol, which has neither secrets
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +24,8 @@ Log = Callable[[str], None]
 _FIRST_WITHOUT_BUILDKIT = 23
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 _LINES_SHOWN_ON_FAILURE = 30
+#: What of the machine's pip settings means something inside a build.
+_PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy")
 
 
 class BuildError(RuntimeError):
@@ -72,6 +78,25 @@ def build(
     _run([*command, str(context)], tag, log)
 
 
+@contextmanager
+def site_secrets(ca_bundle: Path | None) -> Iterator[dict[str, Path]]:
+    """Give builds what they need to reach this site's package registries.
+
+    Yields
+    ------
+    dict
+        Secrets for `build`: ``ca``, the certificates, if there is a bundle; ``pip``, a
+        ``pip.conf`` with the index that this machine's pip uses.
+    """
+    with tempfile.TemporaryDirectory(prefix="ds01-build-") as directory:
+        pip = Path(directory) / "pip.conf"
+        pip.write_text(_pip_settings(), "utf-8")
+        secrets = {"pip": pip}
+        if ca_bundle is not None:
+            secrets["ca"] = ca_bundle
+        yield secrets
+
+
 @cache
 def find_client() -> str:
     """Return the path of a ``docker`` that can build with BuildKit, the first on PATH.
@@ -108,6 +133,21 @@ def content_hash(directory: Path, *more: str) -> str:
     for text in more:
         digest.update(hashlib.sha256(text.encode()).digest())
     return digest.hexdigest()
+
+
+def _pip_settings() -> str:
+    settings: dict[str, str] = {}
+    # The list has files first and the environment last, which wins with pip too.
+    listed = _output(sys.executable, "-m", "pip", "config", "list")
+    for line in sorted(listed.splitlines(), key=lambda line: line.startswith(":env:")):
+        name, _, value = line.partition("=")
+        key = name.rpartition(".")[2]
+        if key in _PIP_SETTINGS:
+            # A local directory is not there inside a build.
+            words = [word for word in ast.literal_eval(value).split() if "file://" not in word]
+            settings[key] = " ".join(words)
+    lines = [f"{key} = {value}" for key, value in settings.items() if value]
+    return "\n".join(["[global]", *lines, ""])
 
 
 def _can_build(client: str) -> bool:

@@ -1,0 +1,112 @@
+"""Debian 12 from its own packages, for machines that reach no image registry."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from docker import DockerClient
+
+from ..buildkit import BuildError, Log
+
+SUITE = "bookworm"
+PACKAGES = ("ca-certificates",)
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_DEBIAN = "http://ftp.debian.org/debian"
+_DEBIAN_SECURITY = "http://ftp.debian.org/debian-security"
+_LINES_SHOWN_ON_FAILURE = 10
+#: Left out of the image: downloads, indexes that age, and what is this machine's own.
+_NOT_IN_THE_IMAGE = (
+    "./var/cache/apt/*.bin",
+    "./var/cache/apt/archives/*.deb",
+    "./var/lib/apt/lists/*",
+    "./var/log/*.log",
+    "./etc/hostname",
+    "./etc/resolv.conf",
+)
+
+
+def import_debian(client: DockerClient, tag: str, labels: Mapping[str, str], log: Log) -> None:
+    """Make a minimal Debian 12 image from the packages that this machine's apt uses.
+
+    Raises
+    ------
+    BuildError
+        If debootstrap is missing or fails.
+    """
+    for program, package in (("debootstrap", "debootstrap"), ("unshare", "util-linux")):
+        if shutil.which(program) is None:
+            raise BuildError(
+                f"The engine reaches no image registry, and {program} is not here to make Debian "
+                f"from packages. Install it with: apt-get install {package}"
+            )
+    if not _KEYRING.exists():
+        raise BuildError(
+            f"{_KEYRING} is missing, so Debian's packages could not be verified. Install it with: "
+            "apt-get install debian-archive-keyring"
+        )
+    with tempfile.TemporaryDirectory(prefix="ds01-debian-", dir="/var/tmp") as directory:
+        root, archive = Path(directory) / "root", Path(directory) / "root.tar"
+        _run(_debootstrap_command(root), log)
+        (root / "etc/apt/sources.list").write_text(_sources(), "utf-8")
+        excluded = [f"--exclude={pattern}" for pattern in _NOT_IN_THE_IMAGE]
+        _run(["tar", "--numeric-owner", *excluded, "-C", str(root), "-cf", str(archive), "."], log)
+        repository, _, version = tag.rpartition(":")
+        changes = ['CMD ["bash"]', *(f'LABEL {key}="{value}"' for key, value in labels.items())]
+        client.api.import_image(str(archive), repository=repository, tag=version, changes=changes)
+
+
+def _debootstrap_command(root: Path) -> list[str]:
+    # In a mount namespace of its own: what debootstrap mounts in the tree goes away with it, so
+    # removing the tree cannot reach the machine's /proc or /sys.
+    return [
+        *("unshare", "--mount", "--propagation", "private"),
+        *("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
+        *(f"--keyring={_KEYRING}", "--force-check-gpg"),
+        *(SUITE, str(root), _mirror(SUITE) or _DEBIAN),
+    ]
+
+
+def _sources() -> str:
+    """Return the image's ``sources.list``: this machine's mirrors, or Debian's."""
+    security = f"{SUITE}-security"
+    entries = (
+        (_mirror(SUITE) or _DEBIAN, SUITE),
+        (_mirror(SUITE) or _DEBIAN, f"{SUITE}-updates"),
+        (_mirror(security) or _DEBIAN_SECURITY, security),
+    )
+    return "".join(f"deb {mirror} {suite} main\n" for mirror, suite in entries)
+
+
+def _mirror(suite: str) -> str | None:
+    """Return the mirror that this machine's apt uses for a suite of Debian, if any."""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    done = subprocess.run(
+        [*command, f"Codename: {suite}", "Component: main"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    return next((uri for uri in done.stdout.split() if uri.startswith("http")), None)
+
+
+def _run(command: list[str], log: Log) -> None:
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    lines = done.stdout.splitlines()
+    for line in lines:
+        log(line)
+    if done.returncode != 0:
+        end = "\n".join(lines[-_LINES_SHOWN_ON_FAILURE:])
+        raise BuildError(f"{' '.join(command)} failed; the end of its output:\n{end}")
