@@ -1,0 +1,171 @@
+"""Who a user is on this machine: numbers, groups and the two places for their files."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import Refused
+from .names import login_name, user_slug
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user as the kernel knows them.
+
+    Attributes
+    ----------
+    login
+        Name in ``/etc/passwd`` inside the container.
+    uid, gid, groups
+        Numbers of the processes; `groups` are the supplementary ones.
+    home
+        Host directory that is ``$HOME`` in all of the user's servers.
+    workspaces
+        Host directory with one folder per project, ``/workspace`` inside.
+    owns_workspaces
+        The user can write to `workspaces` itself from outside, as on a machine with logins: what
+        lies there may be a link by the time it is mounted.
+    """
+
+    login: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: Path
+    workspaces: Path
+    owns_workspaces: bool
+
+
+class OwnAccounts:
+    """Accounts that exist only here: a number of their own for each user, kept by their files.
+
+    The owner of a user's home directory is the record of their number, so a restored backup
+    brings the numbers along and no table can disagree with the files.
+
+    Parameters
+    ----------
+    data
+        Directory with ``homes/`` and ``workspaces/``.
+    first_uid, last_uid
+        Range for the numbers; the group has the same number.
+    """
+
+    def __init__(self, data: Path, first_uid: int, last_uid: int) -> None:
+        self._homes = data / "homes"
+        self._workspaces = data / "workspaces"
+        self._range = range(first_uid, last_uid + 1)
+
+    def get(self, username: str) -> Account:
+        """Return the user's account; the first call makes its directories.
+
+        Raises
+        ------
+        Refused
+            503 if the range of numbers is used up.
+        OSError
+            If the directories cannot be made.
+        """
+        slug = user_slug(username)
+        home = self._homes / slug
+        workspaces = self._workspaces / slug
+        uid = _owner(home)
+        if uid is None:
+            with self._locked():
+                uid = _owner(home)
+                if uid is None:
+                    uid = self._free_uid()
+                    _make_home(home, uid)
+        # Root's, so that nobody can put a link where a project is looked for.
+        workspaces.mkdir(mode=0o711, parents=True, exist_ok=True)
+        return Account(
+            login=login_name(username),
+            uid=uid,
+            gid=uid,
+            groups=(),
+            home=home,
+            workspaces=workspaces,
+            owns_workspaces=False,
+        )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one process at a time give out a number."""
+        self._homes.mkdir(mode=0o711, parents=True, exist_ok=True)
+        with open(self._homes / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _free_uid(self) -> int:
+        used = {entry.stat(follow_symlinks=False).st_uid for entry in os.scandir(self._homes)}
+        for uid in self._range:
+            if uid not in used:
+                return uid
+        raise Refused(
+            "There is no user number left on this server. Please tell an admin: widen "
+            "DS01Spawner.last_uid.",
+            reason="accounts",
+            status_code=503,
+        )
+
+
+class SystemAccounts:
+    """Accounts of the machine itself (``/etc/passwd``, LDAP, …), as DS01 has them.
+
+    Projects are the folders in ``~/workspace``. ``$HOME`` inside is ``~/.ds01/home``, apart from
+    the real home: settings meant for the host do not reach into images.
+    """
+
+    def get(self, username: str) -> Account:
+        """Return the user's account on this machine.
+
+        Raises
+        ------
+        Refused
+            403 if there is none, or if it is root's.
+        """
+        try:
+            entry = pwd.getpwnam(username)
+        except KeyError:
+            raise Refused(
+                f"{username!r:.60} has no account on this machine. Please ask an admin for one.",
+                reason="accounts",
+                status_code=403,
+            ) from None
+        if entry.pw_uid == 0:
+            raise Refused(
+                "root cannot have a server. Log in as an ordinary user.",
+                reason="accounts",
+                status_code=403,
+            )
+        groups = os.getgrouplist(username, entry.pw_gid)
+        return Account(
+            login=login_name(username),
+            uid=entry.pw_uid,
+            gid=entry.pw_gid,
+            groups=tuple(sorted(set(groups) - {entry.pw_gid, 0})),
+            home=Path(entry.pw_dir) / ".ds01" / "home",
+            workspaces=Path(entry.pw_dir) / "workspace",
+            owns_workspaces=True,
+        )
+
+
+def _owner(path: Path) -> int | None:
+    """Return the owner of a directory; None if there is none yet."""
+    try:
+        return path.stat(follow_symlinks=False).st_uid
+    except FileNotFoundError:
+        return None
+
+
+def _make_home(home: Path, uid: int) -> None:
+    """Make a home that appears with its owner: a crash in between leaves no home of root's."""
+    half_made = home.with_name(f".{home.name}.new")
+    half_made.mkdir(mode=0o700, exist_ok=True)
+    os.chown(half_made, uid, uid)
+    half_made.rename(home)

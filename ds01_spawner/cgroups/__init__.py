@@ -1,0 +1,1 @@
+"""The kernel's own accounts of what a container uses."""

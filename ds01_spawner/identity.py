@@ -1,0 +1,90 @@
+"""Makes the user known inside a container: passwd and group entries, and a place for packages.
+
+An image does not know the user's number; ``whoami`` would fail and HOME would be ``/``. Before
+the start, entries are added to what the image has.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable
+from typing import Any
+
+import docker.errors
+
+from . import runtime
+from .accounts import Account
+from .containers import home_in_container
+
+#: An image's passwd file larger than this is not read; ours then stands alone.
+_LARGEST_FILE = 1024 * 1024
+
+
+def read_image_file(client: Any, container: str, path: str) -> str:
+    """Return a small text file of a created container; empty if there is none.
+
+    Raises
+    ------
+    docker.errors.APIError
+        If the engine cannot say.
+    """
+    try:
+        chunks, _ = client.get_archive(container, path)
+    except docker.errors.NotFound:
+        return ""
+    data = _at_most(chunks, _LARGEST_FILE + 10 * tarfile.BLOCKSIZE)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            member = archive.next()
+            if member is None or not member.isfile() or member.size > _LARGEST_FILE:
+                return ""
+            file = archive.extractfile(member)
+            return file.read().decode("utf-8", "replace") if file else ""
+    except tarfile.TarError:
+        return ""
+
+
+def with_user(passwd: str, group: str, account: Account) -> tuple[str, str]:
+    """Return passwd and group with the user's entries first, and no other entry for them."""
+    home = home_in_container(account)
+    user = f"{account.login}:x:{account.uid}:{account.gid}::{home}:/bin/sh"
+    team = f"{account.login}:x:{account.gid}:"
+    return (
+        _replace(passwd, user, account.login, account.uid),
+        _replace(group, team, account.login, account.gid),
+    )
+
+
+def identity_archive(passwd: str, group: str, account: Account) -> bytes:
+    """Return a tar for the container's root: both files and the place for temporary packages."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, text in (("etc/passwd", passwd), ("etc/group", group)):
+            data = text.encode()
+            file = tarfile.TarInfo(name)
+            file.size, file.mode = len(data), 0o644
+            archive.addfile(file, io.BytesIO(data))
+        place = tarfile.TarInfo(runtime.TEMPORARY.lstrip("/"))
+        place.type, place.mode = tarfile.DIRTYPE, 0o755
+        place.uid, place.gid = account.uid, account.gid
+        archive.addfile(place)
+    return buffer.getvalue()
+
+
+def _replace(text: str, entry: str, name: str, number: int) -> str:
+    others = [
+        line
+        for line in text.splitlines()
+        if line.split(":")[0] != name and line.split(":")[2:3] != [str(number)]
+    ]
+    return "\n".join([entry, *others, ""])
+
+
+def _at_most(chunks: Iterable[bytes], size: int) -> bytes:
+    data = b""
+    for chunk in chunks:
+        data += chunk
+        if len(data) > size:
+            break
+    return data

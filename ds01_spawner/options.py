@@ -1,0 +1,161 @@
+"""What a user may ask for. The form, REST and an admin's start all pass through here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import Refused
+from .images.catalogue import Catalogue, CatalogueImage
+from .policy import GIB, Limits, format_bytes, parse_bytes
+
+#: Below this JupyterLab and one kernel do not start.
+SMALLEST_MEMORY_BYTES = GIB // 2
+SMALLEST_CPUS = 0.25
+
+#: Written by us for the Hub's admin page, so it comes back with stored options.
+PROFILE = "profile"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What one user can choose from: the images and the limits that hold for them."""
+
+    catalogue: Catalogue
+    limits: Limits
+
+    @property
+    def default_cpus(self) -> float:
+        """A modest share: what a first notebook needs, never above the limit."""
+        return min(4.0, self.limits.cpus)
+
+    @property
+    def default_memory_bytes(self) -> int:
+        """A modest share: what a first notebook needs, never above the limit."""
+        return min(8 * GIB, self.limits.memory_bytes)
+
+
+class SpawnOptions(BaseModel):
+    """One request for a server.
+
+    Attributes
+    ----------
+    image
+        Name of a catalogue image; the catalogue's first by default.
+    cpus
+        Cores.
+    memory
+        RAM in bytes; also read from text such as ``8g``.
+    safe_start
+        Ignore the settings in HOME, for a server that they keep from starting.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image: str = Field(max_length=255)
+    cpus: float = Field(ge=SMALLEST_CPUS, allow_inf_nan=False)
+    memory: int = Field(ge=SMALLEST_MEMORY_BYTES)
+    safe_start: bool = False
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _read_size(cls, value: Any) -> int:
+        if not isinstance(value, str | int | float):
+            raise ValueError("must be a size such as 8g")
+        return parse_bytes(value)
+
+    def profile(self, catalogue: Catalogue) -> str:
+        """Return the one line that an admin reads in the Hub's Profile column."""
+        image = catalogue.get(self.image)
+        size = f"{self.cpus:g} CPU · {format_bytes(self.memory)}"
+        return f"{image.name} · {size}" + (" · safe start" if self.safe_start else "")
+
+    def stored(self, catalogue: Catalogue) -> dict[str, Any]:
+        """Return what the Hub keeps for the next start and shows to admins."""
+        return {**self.model_dump(), PROFILE: self.profile(catalogue)}
+
+
+def parse_options(raw: Mapping[str, Any], choices: Choices) -> SpawnOptions:
+    """Check a request against what the user may have.
+
+    Raises
+    ------
+    Refused
+        400 for a request that makes no sense, 403 for one above the limits.
+    """
+    asked = {key: value for key, value in raw.items() if key != PROFILE}
+    defaults = {
+        "image": next(iter(choices.catalogue)).name,
+        "cpus": choices.default_cpus,
+        "memory": choices.default_memory_bytes,
+    }
+    try:
+        options = SpawnOptions.model_validate({**defaults, **asked})
+    except ValidationError as error:
+        raise Refused(_explain(error), reason="options") from None
+    _check_image(options.image, choices.catalogue)
+    _check_limits(options, choices.limits)
+    return options
+
+
+def read_form(form: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Turn submitted form fields, lists of text, into raw options; empty fields are left out.
+
+    Raises
+    ------
+    Refused
+        If a field comes more than once or as a file.
+    """
+    raw: dict[str, Any] = {}
+    for key, values in form.items():
+        if key == "_xsrf":
+            continue
+        if len(values) != 1 or not isinstance(values[0], str):
+            raise Refused(f"The field {key!r:.40} must come once.", reason="options")
+        if values[0].strip():
+            raw[key] = values[0].strip()
+    return raw
+
+
+def _check_image(name: str, catalogue: Catalogue) -> CatalogueImage:
+    try:
+        return catalogue.get(name)
+    except KeyError:
+        offered = ", ".join(image.name for image in catalogue)
+        raise Refused(
+            f"There is no image {name!r:.80} here. Choose one of: {offered}.", reason="image"
+        ) from None
+
+
+def _check_limits(options: SpawnOptions, limits: Limits) -> None:
+    if options.memory > limits.memory_bytes:
+        raise Refused(
+            f"{format_bytes(options.memory)} of memory is more than your limit of "
+            f"{format_bytes(limits.memory_bytes)} per server. Choose less.",
+            reason="limits",
+            status_code=403,
+        )
+    if options.cpus > limits.cpus:
+        raise Refused(
+            f"{options.cpus:g} CPUs are more than your limit of {limits.cpus:g} per server. "
+            "Choose fewer.",
+            reason="limits",
+            status_code=403,
+        )
+
+
+def _explain(error: ValidationError) -> str:
+    """Say in one line per field what is wrong with it."""
+    lines = []
+    for problem in error.errors():
+        field = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(SpawnOptions.model_fields)
+            lines.append(f"There is no option {field!r:.40}; the options are {known}.")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"Option {field!r:.40}: {message}.")
+    return " ".join(lines)

@@ -1,0 +1,224 @@
+"""What an admin configures in ``jupyterhub_config.py``; rules about people are policy."""
+
+from __future__ import annotations
+
+import secrets
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from jupyterhub.traitlets import ByteSpecification
+from traitlets import Bool, Enum, Float, Int, List, Unicode, default
+from traitlets.config import Configurable
+
+from .accounts import OwnAccounts, SystemAccounts
+from .containers import Hardening
+from .images.catalogue import Catalogue
+from .policy import GIB, Limits, this_machine
+from .store import Store
+
+
+class DS01Settings(Configurable):
+    """The traits of `DS01Spawner`, and the things that are made from them."""
+
+    hub: Any
+    """The Hub as the spawner sees it; set by JupyterHub."""
+
+    data_dir = Unicode(
+        "/var/lib/ds01",
+        help="""
+        Directory with everything that lasts: `workspaces/`, `homes/` and `ds01.sqlite`.
+
+        Put it on a disk that is large enough for all users' files.
+        """,
+    ).tag(config=True)
+
+    catalogue_file = Unicode(
+        help="""
+        The catalogue of images that users are offered, a YAML file.
+
+        Read again when it changes; no restart is needed.
+        """,
+    ).tag(config=True)
+
+    accounts_from = Enum(
+        ["hub", "system"],
+        "hub",
+        help="""
+        Where users' numbers and directories come from.
+
+        `"hub"`: users exist in JupyterHub only. Each gets a number from `first_uid` on, and
+        directories in `data_dir`.
+
+        `"system"`: users are accounts of this machine with the same name. Servers run with their
+        uid, gid and groups, and their projects are the folders in `~/workspace`.
+        """,
+    ).tag(config=True)
+
+    first_uid = Int(
+        400_000,
+        help="First user number given out with `accounts_from = 'hub'`; used by nobody else here.",
+    ).tag(config=True)
+
+    last_uid = Int(499_999, help="Last user number given out.").tag(config=True)
+
+    ca_bundle = Unicode(
+        "",
+        help="""
+        File with the certificates that servers trust, mounted read-only into each of them.
+
+        Needed where the site has its own certificate authority: without it `pip install` fails.
+        Empty: an image's own certificates are used.
+        """,
+    ).tag(config=True)
+
+    largest_memory = ByteSpecification(
+        32 * GIB,
+        help="Most memory that a server may have, such as `'64G'`; cut to this machine's.",
+    ).tag(config=True)
+
+    largest_cpus = Float(32, help="Most CPUs that a server may have; cut to this machine's.").tag(
+        config=True
+    )
+
+    swap = ByteSpecification(
+        0, help="Swap that a server may use beyond its memory; none by default."
+    ).tag(config=True)
+
+    shm_size = ByteSpecification(
+        16 * GIB,
+        help="""
+        Size of `/dev/shm`, at most the server's memory.
+
+        It counts as the server's memory as it fills; PyTorch's data loaders need it.
+        """,
+    ).tag(config=True)
+
+    pids_limit = Int(
+        4096, min=64, help="Most processes and threads in a server; stops a fork bomb."
+    ).tag(config=True)
+
+    cap_add = List(
+        Unicode(),
+        help="""
+        Linux capabilities that servers keep, such as `["NET_BIND_SERVICE"]`.
+
+        All are dropped by default: an ordinary user needs none.
+        """,
+    ).tag(config=True)
+
+    no_new_privileges = Bool(
+        True, help="Whether setuid programs such as `sudo` are without effect in servers."
+    ).tag(config=True)
+
+    oci_runtime = Unicode(
+        "runc",
+        help="""
+        The engine's runtime for servers, named so that the engine's default has no say.
+
+        With the NVIDIA runtime as default, an image could ask for every GPU by a variable.
+        """,
+    ).tag(config=True)
+
+    container_log_bytes = ByteSpecification(
+        10 * 1024**2, help="Largest size of a server's log; two such files are kept."
+    ).tag(config=True)
+
+    stop_grace_s = Int(
+        10, min=0, help="Seconds a stopped server has to end before it is killed."
+    ).tag(config=True)
+
+    engine_threads = Int(
+        16, min=2, help="Calls to the engine under way at once, of all users together."
+    ).tag(config=True)
+
+    manage_fence = Bool(
+        True,
+        help="""
+        Check before each start that servers reach nothing of this machine but the Hub, and mend
+        it if needed. Needs root. Where an admin fences the network otherwise, set it to False.
+        """,
+    ).tag(config=True)
+
+    network_name = Unicode(
+        "ds01", help="The servers' Docker network, made with `ds01 network setup`."
+    ).tag(config=True)
+
+    @default("use_internal_ip")
+    def _default_use_internal_ip(self) -> bool:
+        return True
+
+    @default("catalogue_file")
+    def _default_catalogue_file(self) -> str:
+        return str(Path(self.data_dir) / "catalogue.yaml")
+
+    @property
+    def ca_bundle_path(self) -> Path | None:
+        """The file with certificates, None if there is none."""
+        return Path(self.ca_bundle) if self.ca_bundle else None
+
+    @property
+    def hub_port(self) -> int:
+        """The Hub's port, the only one of this machine that servers may open."""
+        return urlparse(self.hub.api_url).port or 80
+
+    @property
+    def hub_id(self) -> str:
+        """What tells this Hub's containers from another Hub's on the same engine."""
+        return _hub_id(Path(self.data_dir))
+
+    @property
+    def store(self) -> Store:
+        """The project's own database."""
+        return _store(Path(self.data_dir))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The catalogue of images, as the file is now."""
+        path = Path(self.catalogue_file)
+        return _catalogue(path, path.stat().st_mtime_ns)
+
+    @property
+    def accounts(self) -> OwnAccounts | SystemAccounts:
+        """Where users' numbers and directories come from."""
+        if self.accounts_from == "system":
+            return SystemAccounts()
+        return OwnAccounts(Path(self.data_dir), self.first_uid, self.last_uid)
+
+    def configured_limits(self) -> Limits:
+        """Return the limits that these traits give to everybody, cut to the machine."""
+        return Limits(
+            cpus=self.largest_cpus,
+            memory_bytes=self.largest_memory,
+            memory_swap_bytes=self.largest_memory + self.swap,
+            shm_bytes=self.shm_size,
+            pids=self.pids_limit,
+            servers=None,
+        ).within(this_machine())
+
+    def hardening(self) -> Hardening:
+        """Return what keeps a server in its container."""
+        return Hardening(
+            cap_add=tuple(self.cap_add),
+            no_new_privileges=self.no_new_privileges,
+            oci_runtime=self.oci_runtime,
+        )
+
+
+@lru_cache
+def _hub_id(data: Path) -> str:
+    file = data / "hub-id"
+    if not file.exists():
+        file.write_text(secrets.token_hex(8))
+    return file.read_text().strip()
+
+
+@lru_cache
+def _store(data: Path) -> Store:
+    return Store(data / "ds01.sqlite")
+
+
+@lru_cache(maxsize=4)
+def _catalogue(path: Path, _modified_ns: int) -> Catalogue:
+    return Catalogue.load(path)

@@ -1,0 +1,304 @@
+"""DS01Spawner: the life cycle of one server, as the Hub drives it.
+
+Decisions are made elsewhere (`options`, `policy`, `containers`, `endings`), and the steps of a
+start stand in `start`; here is what the Hub may ask of a server at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any
+
+import docker.errors
+from dockerspawner import DockerSpawner
+from jupyterhub import orm
+from jupyterhub.utils import url_path_join
+from traitlets import default
+
+from . import endings, engine
+from .accounts import Account
+from .cgroups.memory import oom_kills
+from .form import ImageChoice, render_form
+from .names import container_name, project_of
+from .options import Choices, SpawnOptions, parse_options, read_form
+from .policy import Limits
+from .settings import DS01Settings
+from .start import Start
+from .who import requester
+from .workspaces import Workspaces
+
+#: The server whose form was just submitted, with its fields: JupyterHub shows a refused form again
+#: through the user's unnamed server, whichever it was for.
+_submitted: ContextVar[tuple[DS01Spawner, dict[str, Any]] | None] = ContextVar(
+    "submitted", default=None
+)
+
+
+class DS01Spawner(DS01Settings, DockerSpawner):
+    """Starts each server in a container of its own that cannot take more than its share.
+
+    A container with our labels is the only record of a server. It is removed when the server
+    ends; what lasts lies in the mounted workspace and home.
+    """
+
+    #: A server is never resumed: its token dies with it.
+    will_resume = False
+
+    options: SpawnOptions
+    api_token: str
+    _start: Start | None = None
+    _pid = 0
+
+    # -- names, places, what is allowed --------------------------------------------------------
+
+    @property
+    def project(self) -> str:
+        """The project that this server works on."""
+        return project_of(self.name)
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        """Threads for calls to the engine: a slow pull or stop of one user delays nobody."""
+        cls = DS01Spawner
+        if cls._executor is None:
+            cls._executor = ThreadPoolExecutor(self.engine_threads, thread_name_prefix="engine")
+        return cls._executor
+
+    async def in_thread(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Run a blocking call beside the Hub's loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.executor, call, *args)
+
+    @default("object_name")
+    def _default_object_name(self) -> str:
+        return container_name(self.user.name, self.project)
+
+    def account(self) -> Account:
+        """Return the user's account; blocks, and makes its directories at the first call."""
+        return self.accounts.get(self.user.name)
+
+    def workspaces(self, account: Account) -> Workspaces:
+        """Return the user's projects and home."""
+        return Workspaces(self.user.name, account, self.store)
+
+    def limits(self) -> Limits:
+        """Return what this user may have per server: the one seam for policies."""
+        return self.configured_limits()
+
+    def choices(self) -> Choices:
+        """Return what this user can choose from."""
+        return Choices(catalogue=self.catalogue, limits=self.limits())
+
+    def ownership_labels(self) -> dict[str, str]:
+        """Return the labels by which this server's container is known."""
+        return {
+            "ds01.hub": self.hub_id,
+            "ds01.user": self.user.name,
+            "ds01.project": self.project,
+        }
+
+    # -- what is asked for ---------------------------------------------------------------------
+
+    @default("options_form")
+    def _default_options_form(self) -> Callable[[DS01Spawner], Awaitable[str]]:
+        return DS01Spawner.render_options_form
+
+    @default("options_from_form")
+    def _default_options_from_form(self) -> Callable[..., dict[str, Any]]:
+        return self._read_submitted_form
+
+    @default("apply_user_options")
+    def _default_apply_user_options(self) -> Callable[..., None]:
+        return DS01Spawner.apply_options
+
+    async def render_options_form(self) -> str:
+        """Return the start form, with what was chosen the last time or refused just now."""
+        submitted = _submitted.get()
+        spawner, previous = submitted or (self, self.orm_spawner.user_options or {})
+        sizes = await asyncio.gather(*(self._size_of(image.image) for image in self.catalogue))
+        images = [
+            ImageChoice(image, size) for image, size in zip(self.catalogue, sizes, strict=True)
+        ]
+        return render_form(images, spawner.choices(), previous, project=spawner.project)
+
+    def _read_submitted_form(self, form: dict[str, list[str]]) -> dict[str, Any]:
+        _submitted.set((self, {key: values[0] for key, values in form.items() if values}))
+        return read_form(form)
+
+    def apply_options(self, raw: dict[str, Any]) -> None:
+        """Check what was asked for, whoever asked and by which way: the one gate.
+
+        Stored options come through here too, so that every start checks them again.
+
+        Raises
+        ------
+        Refused
+            With what to choose instead.
+        """
+        self.options = parse_options(raw, self.choices())
+        stored = self.options.stored(self.catalogue)
+        self.user_options = self.orm_spawner.user_options = stored
+
+    async def _size_of(self, reference: str) -> int | None:
+        """Return the size of an image in bytes; None if it is not on this machine."""
+        try:
+            found = await self.docker("inspect_image", reference)
+        except engine.UNREACHABLE:
+            return None
+        return int(found["Size"])
+
+    # -- start ---------------------------------------------------------------------------------
+
+    async def start(self) -> tuple[str, int]:
+        """Start the server and return its address and port once it answers; see `Start.run`."""
+        self._start = Start(self)
+        return await self._start.run()
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield what has happened in this start so far, then what happens next."""
+        # The page can be quicker than the start that it shows.
+        while self._spawn_pending and self._start is None:
+            await asyncio.sleep(0.05)
+        if self._start is not None:
+            async for event in self._start.log.watch():
+                yield event
+
+    # -- look ----------------------------------------------------------------------------------
+
+    def is_mine(self, inspected: dict[str, Any]) -> bool:
+        """Tell whether a container is this server's: made by this Hub for this user and project."""
+        labels = inspected["Config"]["Labels"] or {}
+        return all(labels.get(key) == value for key, value in self.ownership_labels().items())
+
+    async def inspect_own(self) -> dict[str, Any] | None:
+        """Return the inspection of this server's container, None if there is none."""
+        found = await engine.inspect(self.docker, self.object_id or self.object_name)
+        if found is None or not self.is_mine(found):
+            return None
+        self._pid = int(found["State"]["Pid"])
+        return found
+
+    def address_of(self, inspected: dict[str, Any]) -> str:
+        """Return a container's address on the servers' network."""
+        return str(inspected["NetworkSettings"]["Networks"][self.network_name]["IPAddress"])
+
+    async def poll(self) -> int | None:
+        """Tell whether the server runs: None if it does, its exit code if not.
+
+        An engine that does not answer leaves the question open, and an open question counts as
+        running: a server is given up only when the engine says that it ended.
+        """
+        await self._finish_undoing()
+        try:
+            found = await self.inspect_own()
+        except Exception as error:
+            if not engine.is_silent(error):
+                raise
+            self.log.warning("Cannot look at %s: %s", self._log_name, error)
+            return None
+        if found is None:
+            await self._note_gone()
+            return 0
+        self.object_id = found["Id"]
+        if found["State"]["Running"]:
+            self._recover_token(found)
+            return None
+        await self._bury(found, stopped_by=None)
+        return int(found["State"]["ExitCode"])
+
+    async def _finish_undoing(self) -> None:
+        """Wait for the end of a failed start's removal, however that ends."""
+        if self._start is not None and self._start.undone is not None:
+            await asyncio.wait({self._start.undone})
+
+    def _recover_token(self, inspected: dict[str, Any]) -> None:
+        """Learn the server's token again after a restart of the Hub, so that a stop revokes it."""
+        if self.api_token:
+            return
+        for line in inspected["Config"]["Env"]:
+            key, _, value = line.partition("=")
+            if key == "JUPYTERHUB_API_TOKEN":
+                self.api_token = value
+
+    async def get_url(self) -> str:
+        """Return where the server is, also if the Hub was killed before it could write it down."""
+        found = await engine.patiently(self.inspect_own)
+        if found is None:
+            return str(self.server.url)
+        return url_path_join(f"http://{self.address_of(found)}:{self.port}", self.server.base_url)
+
+    def memory_kills(self) -> int:
+        """Return how many of the running server's processes the kernel has killed for memory."""
+        return (oom_kills(self._pid) if self._pid else None) or 0
+
+    # -- stop ----------------------------------------------------------------------------------
+
+    async def stop(self, now: bool = False) -> None:
+        """Stop the server, remember how it ended, and remove its container."""
+        stopped_by = requester(self.user.name)
+        found = await engine.patiently(self.inspect_own)
+        if found is None:
+            return
+        kills = self.memory_kills()
+        try:
+            await self.docker("stop", found["Id"], timeout=0 if now else self.stop_grace_s)
+        except docker.errors.NotFound:
+            return
+        ended = await engine.inspect(self.docker, found["Id"]) or found
+        await self._bury(ended, stopped_by=stopped_by, kills=kills)
+
+    async def _bury(
+        self, inspected: dict[str, Any], stopped_by: str | None, kills: int = 0
+    ) -> None:
+        """Remember how a server ended, then remove its container."""
+        ending = endings.explain(
+            self.user.name,
+            self.project,
+            inspected,
+            stopped_by=stopped_by,
+            kernel_oom_kills=kills,
+        )
+        await self.in_thread(self.store.add_ending, ending)
+        await engine.remove(self.docker, inspected["Id"])
+        self.object_id, self._pid = "", 0
+
+    async def _note_gone(self) -> None:
+        """Remember a server whose container somebody else removed."""
+        if self.object_id:
+            ending = endings.gone(self.user.name, self.project)
+            await self.in_thread(self.store.add_ending, ending)
+        self.object_id, self._pid = "", 0
+
+    # -- what the Hub keeps --------------------------------------------------------------------
+
+    def clear_state(self) -> None:
+        """Forget the last container. The Hub calls this before a start and after an end."""
+        super().clear_state()
+        self.object_id, self._pid, self._start = "", 0, None
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what the Hub keeps, and shows to admins, of a running server."""
+        state: dict[str, Any] = super().get_state()
+        if self.object_id and self.user_options:
+            state["profile"] = self.user_options.get("profile", "")
+        return state
+
+    def run_post_stop_hook(self) -> Awaitable[None] | None:
+        """Revoke what is left of the server's right to speak to the Hub, then run the site's hook.
+
+        A Hub that was killed no longer knows the token that it gave to a server.
+        """
+        note = f"Server at {url_path_join(self.user.base_url, self.name, '/')}"
+        mine = self.db.query(orm.APIToken).filter_by(user=self.user.orm_user, note=note)
+        for token in mine:
+            self.db.delete(token)
+        self.db.commit()
+        hook: Awaitable[None] | None = super().run_post_stop_hook()
+        return hook
+
+    async def rename(self, old_name: str, new_name: str) -> None:
+        """Move the workspace along with the server's name, or refuse."""
+        workspaces = self.workspaces(await self.in_thread(self.account))
+        await self.in_thread(workspaces.rename, project_of(old_name), project_of(new_name))

@@ -1,0 +1,309 @@
+"""One start of one server: its steps in order, and how it is undone when one of them fails."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import docker.errors
+from jupyterhub.utils import url_path_join
+
+from . import containers, endings, engine, identity, network, runtime
+from .accounts import Account
+from .errors import Refused
+from .progress import StartLog
+from .readiness import until_answering
+from .workspaces import Directory, is_mounted_at
+
+if TYPE_CHECKING:
+    from .spawner import DS01Spawner
+
+
+class Start:
+    """One start, from the request to a server that answers.
+
+    - `run` returns only when the server answers; every other exit from it has removed what it
+      made, once `undone` is finished.
+    - A container is known to this start by its id and by a label that no other one has, so what
+      is removed is never somebody else's.
+
+    Parameters
+    ----------
+    spawner
+        Whose server it is, and the settings.
+    """
+
+    def __init__(self, spawner: DS01Spawner) -> None:
+        self.log = StartLog()
+        self.undone: asyncio.Task[None] | None = None
+        self._spawner = spawner
+        self._docker = spawner.docker
+        self._creating: asyncio.Task[str] | None = None
+
+    async def run(self) -> tuple[str, int]:
+        """Start the server.
+
+        Returns
+        -------
+        (str, int)
+            Address and port of the server on the servers' network.
+
+        Raises
+        ------
+        Refused
+            With a text for the user.
+        """
+        spawner = self._spawner
+        try:
+            # A little earlier than the Hub's own limit, which has no words for the user.
+            return await asyncio.wait_for(self._steps(), spawner.start_timeout * 0.95)
+        except asyncio.CancelledError:
+            spawner.log.info("The start of %s was cancelled", spawner._log_name)
+            await self._undo("The start was cancelled.")
+            raise
+        except Exception as error:
+            refused = self._explain(error)
+            await self._undo(refused.jupyterhub_message)
+            raise refused from error
+        finally:
+            self.log.end()
+
+    # -- the steps ---------------------------------------------------------------------------
+
+    async def _steps(self) -> tuple[str, int]:
+        spawner, say = self._spawner, self.log.say
+        say(5, "Checking the servers' network …")
+        await self._check_fence()
+        say(10, f"Preparing the image {spawner.options.image} …")
+        image = await self._prepare_image()
+        account = await spawner.in_thread(spawner.account)
+        workspaces = spawner.workspaces(account)
+        workspace = await spawner.in_thread(workspaces.workspace, spawner.project)
+        home = await spawner.in_thread(workspaces.home)
+        await self._remove_leftover()
+
+        say(60, "Creating your container …")
+        # A task of its own: a cancelled start must still learn what the engine has made.
+        self._creating = asyncio.ensure_future(self._create(image, account, workspace))
+        spawner.object_id = await asyncio.shield(self._creating)
+        await self._introduce_user(account)
+
+        say(70, "Starting your container …")
+        await self._docker("start", spawner.object_id)
+        address = await self._check_started(account, workspace, home)
+
+        say(80, "Waiting for JupyterLab …")
+        url = url_path_join(f"http://{address}:{spawner.port}", spawner.server.base_url, "api")
+        await until_answering(url, self._running)
+        say(100, "Ready.")
+        return address, spawner.port
+
+    async def _check_fence(self) -> None:
+        spawner = self._spawner
+        if not spawner.manage_fence:
+            return
+        try:
+            await spawner.in_thread(
+                network.stand, spawner.client, spawner.network_name, spawner.hub_port
+            )
+        except network.NetworkError as error:
+            raise Refused(
+                "The servers' network is not protected at the moment, so nothing is started. "
+                f"Please tell an admin: {error}",
+                reason="network",
+                status_code=503,
+            ) from error
+
+    async def _prepare_image(self) -> containers.Image:
+        spawner = self._spawner
+        reference = spawner.catalogue.get(spawner.options.image).image
+        try:
+            found = await self._docker("inspect_image", reference)
+        except docker.errors.NotFound:
+            await engine.pull(spawner.client, reference, spawner.in_thread, self._say_pulled)
+            found = await self._docker("inspect_image", reference)
+        machine = (await self._docker("version"))["Arch"]
+        if found["Architecture"] != machine:
+            raise Refused(
+                f"The image {spawner.options.image} is made for {found['Architecture']} and this "
+                f"machine is {machine}. Choose another image.",
+                reason="image",
+            )
+        return containers.Image.from_inspect(found["Id"], found)
+
+    def _say_pulled(self, here: int, total: int) -> None:
+        self.log.say(
+            10 + 50 * here // total,
+            f"Fetching the image {self._spawner.options.image}: "
+            f"{here / 1e6:.0f} of {total / 1e6:.0f} MB ({100 * here // total} %)",
+            step="pull",
+        )
+
+    async def _remove_leftover(self) -> None:
+        """Remove a container of this very server that an earlier Hub left behind."""
+        spawner = self._spawner
+        found = await engine.inspect(self._docker, spawner.object_name)
+        if found is not None and spawner.is_mine(found):
+            spawner.log.warning("Removing %s, left behind earlier", spawner.object_name)
+            await engine.remove(self._docker, found["Id"])
+
+    async def _create(self, image: containers.Image, account: Account, workspace: Directory) -> str:
+        nonce = secrets.token_hex(8)
+        plan = self._plan(image, account, workspace, nonce)
+        body = containers.create_arguments(plan)
+        return await engine.create(self._docker, plan.name, body, nonce)
+
+    def _plan(
+        self, image: containers.Image, account: Account, workspace: Directory, nonce: str
+    ) -> containers.Plan:
+        spawner = self._spawner
+        limits, options = spawner.limits(), spawner.options
+        swap = limits.memory_swap_bytes - limits.memory_bytes
+        return containers.Plan(
+            name=spawner.object_name,
+            hostname=spawner.project,
+            image=image,
+            account=account,
+            cpus=options.cpus,
+            memory_bytes=options.memory,
+            memory_swap_bytes=options.memory + swap,
+            shm_bytes=min(limits.shm_bytes, options.memory),
+            pids=limits.pids,
+            env=self._env(account),
+            labels=self._labels(nonce),
+            mounts=containers.server_mounts(
+                account, workspace.path, runtime.volume_name(), spawner.ca_bundle_path
+            ),
+            network=spawner.network_name,
+            hardening=spawner.hardening(),
+            log_bytes=spawner.container_log_bytes,
+        )
+
+    def _env(self, account: Account) -> dict[str, str]:
+        spawner = self._spawner
+        return {
+            **spawner.get_env(),
+            **(containers.ca_environment() if spawner.ca_bundle_path else {}),
+            "HOME": containers.home_in_container(account),
+            "USER": account.login,
+            "LOGNAME": account.login,
+            "DS01_USER": account.login,
+            "DS01_PROJECT": spawner.project,
+            "DS01_SAFE_START": "1" if spawner.options.safe_start else "",
+        }
+
+    def _labels(self, nonce: str) -> dict[str, str]:
+        spawner = self._spawner
+        return {
+            **spawner.ownership_labels(),
+            "ds01.managed": "true",
+            "ds01.start": nonce,
+            "ds01.image": spawner.options.image,
+            "ds01.created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+
+    async def _introduce_user(self, account: Account) -> None:
+        """Put the user's passwd and group entries, and a place for packages, into the container."""
+        spawner, read = self._spawner, identity.read_image_file
+        passwd, group = await asyncio.gather(
+            *(
+                spawner.in_thread(read, spawner.client, spawner.object_id, path)
+                for path in ("/etc/passwd", "/etc/group")
+            )
+        )
+        archive = identity.identity_archive(*identity.with_user(passwd, group, account), account)
+        await self._docker("put_archive", spawner.object_id, "/", archive)
+
+    async def _check_started(self, account: Account, workspace: Directory, home: Directory) -> str:
+        """Check that the container has what was meant, and return its address."""
+        found = await self._running()
+        pid = int(found["State"]["Pid"])
+        places = ((workspace, containers.WORKSPACE), (home, containers.home_in_container(account)))
+        for directory, target in places:
+            if not await self._spawner.in_thread(is_mounted_at, directory, target, pid):
+                raise Refused(
+                    f"{directory.path} was replaced while your server started, so the server was "
+                    "stopped. Start it again.",
+                    reason="mount",
+                    status_code=409,
+                )
+        return self._spawner.address_of(found)
+
+    async def _running(self) -> dict[str, Any]:
+        """Return the container's inspection.
+
+        Raises
+        ------
+        Refused
+            If it has ended.
+        """
+        found = await self._spawner.inspect_own()
+        if found is not None and found["State"]["Running"]:
+            return found
+        code = found["State"]["ExitCode"] if found else "unknown"
+        raise Refused(
+            f"The server ended while it started (exit code {code}). Try Safe start, which ignores "
+            "your settings, or another image. If that does not help, tell an admin.",
+            reason="exited",
+            status_code=500,
+        )
+
+    # -- when it fails -----------------------------------------------------------------------
+
+    def _explain(self, error: Exception) -> Refused:
+        """Return what the user is told; what an admin needs goes to the log."""
+        if isinstance(error, Refused):
+            return error
+        spawner = self._spawner
+        spawner.log.error("Starting %s failed", spawner._log_name, exc_info=error)
+        if isinstance(error, asyncio.TimeoutError):
+            return Refused(
+                f"Your server did not come up in {spawner.start_timeout} seconds. The last step "
+                f"was: {self.log.last} Try again in a few minutes.",
+                reason="timeout",
+                status_code=503,
+            )
+        if "no space left on device" in str(error).lower():
+            return Refused(
+                "The machine's disk is full, so no server can start. Please tell an admin.",
+                reason="disk",
+                status_code=503,
+            )
+        if engine.is_silent(error):
+            return Refused(
+                "The container engine does not answer. Try again in a minute; if it stays so, "
+                "tell an admin.",
+                reason="engine",
+                status_code=503,
+            )
+        return Refused(
+            "Your server could not be started, for a reason that only the Hub's log has. Please "
+            "tell an admin when this happened.",
+            reason="error",
+            status_code=500,
+        )
+
+    async def _undo(self, message: str) -> None:
+        """Remove what this start made, and remember why; goes on when nobody waits any more."""
+        self.undone = asyncio.ensure_future(self._remove_and_record(message))
+        await asyncio.shield(self.undone)
+
+    async def _remove_and_record(self, message: str) -> None:
+        spawner = self._spawner
+        if self._creating is not None:
+            (made,) = await asyncio.gather(self._creating, return_exceptions=True)
+            if isinstance(made, str):
+                await self._log_last_words(made)
+                await engine.remove(self._docker, made)
+        spawner.object_id = ""
+        ending = endings.start_failed(spawner.user.name, spawner.project, message)
+        await spawner.in_thread(spawner.store.add_ending, ending)
+
+    async def _log_last_words(self, container: str) -> None:
+        try:
+            words = (await self._docker("logs", container, tail=20)).decode("utf-8", "replace")
+        except engine.UNREACHABLE as error:
+            words = f"(not available: {error})"
+        self._spawner.log.info("%s said at last:\n%s", self._spawner._log_name, words)

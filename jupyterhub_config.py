@@ -1,0 +1,73 @@
+"""The reference deployment: one machine, readable from top to bottom.
+
+run.sh decides where things are and passes that on in the environment; everything that an admin
+may want to change stands here.
+"""
+
+import os
+from pathlib import Path
+
+import docker
+
+from ds01_spawner import network, pages
+
+c = get_config()  # noqa: F821  (provided by JupyterHub)
+
+# -- Where things are ------------------------------------------------------------------------
+data = Path(os.environ.get("DS01_DATA", "/var/lib/ds01"))
+secrets = data / "secrets"
+here = Path(__file__).resolve().parent
+ip = os.environ.get("DS01_IP", "127.0.0.1")
+port = int(os.environ.get("DS01_PORT", "8000"))
+hub_port = int(os.environ.get("DS01_HUB_PORT", "8081"))
+proxy_api_port = int(os.environ.get("DS01_PROXY_API_PORT", "8001"))
+
+# -- The Hub ---------------------------------------------------------------------------------
+c.JupyterHub.bind_url = f"http://{ip}:{port}"
+c.JupyterHub.db_url = f"sqlite:///{data / 'jupyterhub.sqlite'}"
+c.JupyterHub.cookie_secret_file = str(secrets / "cookie-secret")
+# Servers outlive the Hub: a restart finds and adopts them.
+c.JupyterHub.cleanup_servers = os.environ.get("DS01_STOP_SERVERS") == "1"
+# A server name is a project; the unnamed server is the project "default".
+c.JupyterHub.allow_named_servers = True
+c.JupyterHub.named_server_limit_per_user = 50
+c.JupyterHub.template_paths = [pages.template_path()]
+c.JupyterHub.template_vars = {"ds01": pages.PageInfo(data)}
+# A start that fails for one user's reasons must not end the Hub for all.
+c.Spawner.consecutive_failure_limit = 0
+
+# -- Who may log in --------------------------------------------------------------------------
+# Any name with the shared password; "admin" with a password of its own. On a real server, put
+# your site's authenticator here (docs/deploy.md).
+c.JupyterHub.authenticator_class = "shared-password"
+c.SharedPasswordAuthenticator.user_password = (secrets / "user-password").read_text().strip()
+c.SharedPasswordAuthenticator.admin_password = (secrets / "admin-password").read_text().strip()
+c.Authenticator.allow_all = True
+c.Authenticator.admin_users = {"admin"}
+
+# -- The proxy -------------------------------------------------------------------------------
+c.ConfigurableHTTPProxy.command = [str(here / "proxy/node_modules/.bin/configurable-http-proxy")]
+c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{proxy_api_port}"
+c.ConfigurableHTTPProxy.auth_token = (secrets / "proxy-token").read_text().strip()
+c.ConfigurableHTTPProxy.pid_file = str(data / "proxy.pid")
+
+# -- The servers' network --------------------------------------------------------------------
+# Servers reach the Hub at the bridge's own address and nothing else on this machine.
+servers = network.find(docker.APIClient(version="auto"), os.environ.get("DS01_NETWORK", "ds01"))
+c.JupyterHub.hub_ip = servers.gateway
+c.JupyterHub.hub_port = hub_port
+
+# -- The servers -----------------------------------------------------------------------------
+c.JupyterHub.spawner_class = "ds01"
+c.DS01Spawner.data_dir = str(data)
+c.DS01Spawner.network_name = servers.name
+c.DS01Spawner.catalogue_file = str(here / "images/catalogue.yaml")
+c.DS01Spawner.ca_bundle = os.environ.get("DS01_CA_BUNDLE", "")
+# Seconds. A start may have to fetch an image first; an image that is here takes a few.
+c.DS01Spawner.start_timeout = 600
+c.DS01Spawner.http_timeout = 60
+
+# What a server may take at most, cut to this machine.
+c.DS01Spawner.largest_memory = "32G"
+c.DS01Spawner.largest_cpus = 32
+c.DS01Spawner.pids_limit = 4096

@@ -1,0 +1,39 @@
+"""How a server ended, in words."""
+
+import pytest
+
+from ds01_spawner.endings import Cause, explain
+from ds01_spawner.policy import GIB
+
+
+def inspected(code=0, oom=False, finished="2026-11-23T14:05:06.123456789Z"):
+    return {
+        "Id": "c0ffee",
+        "State": {"ExitCode": code, "OOMKilled": oom, "FinishedAt": finished},
+        "HostConfig": {"Memory": 2 * GIB},
+    }
+
+
+@pytest.mark.parametrize(
+    ("container", "stopped_by", "kills", "cause", "words"),
+    [
+        (inspected(0), "you", 0, Cause.STOPPED, "Stopped by you."),
+        (inspected(137), "admin bob", 0, Cause.STOPPED, "admin bob"),
+        (inspected(137, oom=True), None, 0, Cause.OUT_OF_MEMORY, "2 GiB"),
+        (inspected(137), None, 1, Cause.OUT_OF_MEMORY, "2 GiB"),
+        (inspected(137), None, 0, Cause.KILLED, "signal 9"),
+        (inspected(0), None, 3, Cause.EXITED, "by itself"),
+        (inspected(1), None, 0, Cause.EXITED, "exit code 1"),
+    ],
+)
+def test_the_end_is_explained(container, stopped_by, kills, cause, words):
+    ending = explain("alice", "p", container, stopped_by=stopped_by, kernel_oom_kills=kills)
+    assert ending.cause is cause
+    assert words in ending.message
+    assert "files in /workspace are safe" in ending.message
+    assert ending.at.isoformat() == "2026-11-23T14:05:06+00:00"
+
+
+def test_a_container_that_docker_did_not_see_end_gets_the_time_of_now():
+    ending = explain("alice", "p", inspected(finished="0001-01-01T00:00:00Z"))
+    assert ending.at.year > 2000

@@ -1,0 +1,187 @@
+"""Accounts, workspaces and the store, on a real file system and a real SQLite."""
+
+import os
+import threading
+from datetime import datetime, timezone
+
+import pytest
+
+from ds01_spawner.accounts import Account, OwnAccounts, SystemAccounts
+from ds01_spawner.endings import Cause, Ending
+from ds01_spawner.errors import Refused
+from ds01_spawner.store import Store
+from ds01_spawner.workspaces import Workspaces, is_mounted_at
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "ds01.sqlite")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def accounts(tmp_path):
+    return OwnAccounts(tmp_path / "data", 400_000, 400_009)
+
+
+@pytest.fixture
+def mine(accounts, store):
+    return Workspaces("alice", accounts.get("alice"), store)
+
+
+@pytest.fixture
+def login(tmp_path, store):
+    """Return projects of a user who owns the directory with them, as on a machine with logins."""
+    real_home = tmp_path / "alice"
+    real_home.mkdir()
+    os.chown(real_home, 12345, 12345)
+    account = Account(
+        login="alice",
+        uid=12345,
+        gid=12345,
+        groups=(),
+        home=real_home / ".ds01" / "home",
+        workspaces=real_home / "workspace",
+        owns_workspaces=True,
+    )
+    return Workspaces("alice", account, store), real_home
+
+
+def test_each_user_gets_a_number_and_keeps_it(accounts):
+    alice, bob = accounts.get("alice"), accounts.get("bob")
+    assert {alice.uid, bob.uid} == {400_000, 400_001}
+    assert accounts.get("alice") == alice
+    assert alice.home.stat().st_uid == alice.uid
+    assert alice.home.stat().st_mode & 0o777 == 0o700
+
+
+def test_users_who_come_at_once_get_different_numbers(accounts):
+    found = []
+    names = [f"user{i}" for i in range(10)]
+    threads = [
+        threading.Thread(target=lambda name=name: found.append(accounts.get(name).uid))
+        for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == list(range(400_000, 400_010))
+    with pytest.raises(Refused, match="last_uid"):
+        accounts.get("one-too-many")
+
+
+def test_root_and_strangers_have_no_system_account():
+    with pytest.raises(Refused, match="root"):
+        SystemAccounts().get("root")
+    with pytest.raises(Refused, match="no account"):
+        SystemAccounts().get("nobody-of-this-name")
+    nobody = SystemAccounts().get("nobody")
+    assert nobody.uid == 65534
+    assert 0 not in nobody.groups
+
+
+def test_a_workspace_is_made_private_and_its_users(mine, accounts):
+    directory = mine.workspace("thesis")
+    found = directory.path.stat()
+    assert (found.st_uid, found.st_mode & 0o777) == (accounts.get("alice").uid, 0o700)
+    assert mine.workspace("thesis") == directory
+    # The directory above is root's: nobody puts a link there.
+    assert directory.path.parent.stat().st_uid == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["../bob", "a/b", "a\0b", "x" * 300, "proj€t", ".", "..", "", "-rf"]
+)
+def test_a_project_cannot_lead_out_of_ones_own_place(mine, name):
+    with pytest.raises(Refused, match="name"):
+        mine.workspace(name)
+
+
+def test_a_link_in_a_projects_place_is_refused(login):
+    mine, real_home = login
+    (real_home / "workspace").mkdir()
+    (real_home / "workspace" / "thesis").symlink_to("/etc")
+    with pytest.raises(Refused, match="link"):
+        mine.workspace("thesis")
+
+
+def test_a_link_in_place_of_all_projects_is_refused(login):
+    mine, real_home = login
+    (real_home / "workspace").symlink_to("/etc")
+    with pytest.raises(Refused, match="link"):
+        mine.workspace("thesis")
+    assert not os.path.exists("/etc/thesis")
+
+
+def test_a_logins_directories_are_made_theirs(login):
+    mine, real_home = login
+    path = mine.workspace("thesis").path
+    assert path == real_home / "workspace" / "thesis"
+    home = mine.home().path
+    for made in (path, path.parent, home, home.parent):
+        assert made.stat().st_uid == 12345
+
+
+def test_folders_with_other_names_are_offered_under_a_slug_that_stays(login, store):
+    mine, real_home = login
+    (real_home / "workspace").mkdir()
+    for name in ("thesis", "My Data", ".hidden"):
+        (real_home / "workspace" / name).mkdir()
+    first = mine.projects()
+    assert "thesis" in first
+    (slug,) = set(first) - {"thesis"}
+    assert slug.startswith("my-data")
+    assert mine.workspace(slug).path == real_home / "workspace" / "My Data"
+    assert mine.projects() == first
+
+
+def test_renaming_moves_the_files(mine):
+    old = mine.workspace("old").path
+    (old / "notes").write_text("x")
+    mine.rename("old", "new")
+    assert (mine.workspace("new").path / "notes").read_text() == "x"
+    assert not old.exists()
+
+
+def test_renaming_onto_another_workspace_is_refused_and_loses_nothing(mine):
+    (mine.workspace("old").path / "notes").write_text("x")
+    (mine.workspace("new").path / "notes").write_text("y")
+    with pytest.raises(Refused, match="already") as refused:
+        mine.rename("old", "new")
+    assert refused.value.status_code == 409
+    assert (mine.workspace("old").path / "notes").read_text() == "x"
+    assert (mine.workspace("new").path / "notes").read_text() == "y"
+
+
+def test_renaming_a_project_that_never_ran_needs_no_folder(mine):
+    mine.rename("old", "new")
+    assert mine.projects() == []
+
+
+def test_what_is_mounted_is_told_by_what_it_is(mine, tmp_path):
+    directory = mine.workspace("thesis")
+    pid = os.getpid()
+    assert is_mounted_at(directory, str(directory.path), pid)
+    assert not is_mounted_at(directory, str(directory.path.parent), pid)
+    link = tmp_path / "link"
+    link.symlink_to(directory.path)
+    assert not is_mounted_at(directory, str(link), pid)
+
+
+def test_the_last_ending_is_remembered(tmp_path, store):
+    def ending(message):
+        return Ending(
+            "alice", "p", Cause.STOPPED, message, datetime(2026, 1, 2, tzinfo=timezone.utc), 0, "id"
+        )
+
+    assert store.last_ending("alice", "p") is None
+    store.add_ending(ending("first"))
+    store.add_ending(ending("second"))
+    store.close()
+    again = Store(tmp_path / "ds01.sqlite")
+    assert again.last_ending("alice", "p") == ending("second")
+    assert again.last_ending("alice", "other") is None
+    assert again.last_ending("bob", "p") is None
+    again.close()

@@ -1,0 +1,110 @@
+"""One gate for the form, REST and stored options."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds01_spawner.errors import Refused
+from ds01_spawner.options import parse_options, read_form
+from ds01_spawner.policy import GIB
+
+
+def refusal(raw, choices):
+    with pytest.raises(Refused) as caught:
+        parse_options(raw, choices)
+    return caught.value
+
+
+def test_nothing_asked_gets_the_first_image_and_a_modest_share(choices):
+    options = parse_options({}, choices)
+    assert (options.image, options.cpus, options.memory) == ("python", 4.0, 8 * GIB)
+    assert options.safe_start is False
+
+
+def test_form_text_and_rest_numbers_are_the_same_request(choices):
+    form = read_form({"image": ["datascience"], "cpus": ["2"], "memory": ["4g"]})
+    rest = {"image": "datascience", "cpus": 2, "memory": 4 * GIB}
+    assert parse_options(form, choices) == parse_options(rest, choices)
+
+
+def test_stored_options_pass_again_and_a_forged_profile_is_not_believed(choices):
+    stored = parse_options({"cpus": 2}, choices).stored(choices.catalogue)
+    assert stored["profile"] == "python · 2 CPU · 8 GiB"
+    forged = {**stored, "profile": "root · everything"}
+    assert parse_options(forged, choices).stored(choices.catalogue) == stored
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "words"),
+    [
+        ({"image": "windows"}, 400, "no image 'windows'"),
+        ({"image": "ds01/python:3.11"}, 400, "Choose one of: python, datascience"),
+        ({"image": ["python"]}, 400, "image"),
+        ({"image": "x" * 300}, 400, "image"),
+        ({"memory": "17g"}, 403, "16 GiB"),
+        ({"memory": 1}, 400, "memory"),
+        ({"memory": "lots"}, 400, "8g"),
+        ({"memory": -5}, 400, "memory"),
+        ({"memory": True}, 400, "memory"),
+        ({"memory": {"bytes": 1}}, 400, "memory"),
+        ({"cpus": 9}, 403, "8 per server"),
+        ({"cpus": -1}, 400, "cpus"),
+        ({"cpus": "NaN"}, 400, "cpus"),
+        ({"cpus": "inf"}, 400, "cpus"),
+        ({"cpus": None}, 400, "cpus"),
+        ({"volumes": {"/": "/host"}}, 400, "no option 'volumes'"),
+        ({"safe_start": "perhaps"}, 400, "safe_start"),
+    ],
+)
+def test_bad_requests_are_explained(raw, status, words, choices):
+    refused = refusal(raw, choices)
+    assert refused.status_code == status
+    assert words in refused.jupyterhub_message
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["image", "cpus", "memory", "safe_start", "x", "profile"]),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()),
+    )
+)
+def test_any_body_is_either_within_the_limits_or_refused(raw):
+    choices = _choices()
+    try:
+        options = parse_options(raw, choices)
+    except Refused as error:
+        refused = error
+    else:
+        assert 0.25 <= options.cpus <= choices.limits.cpus
+        assert GIB // 2 <= options.memory <= choices.limits.memory_bytes
+        return
+    assert refused.status_code in (400, 403)
+    assert refused.jupyterhub_message
+
+
+def _choices():
+    """Return choices without fixtures, which hypothesis would share between examples."""
+    import tempfile
+    from pathlib import Path
+
+    from ds01_spawner.images.catalogue import Catalogue
+    from ds01_spawner.options import Choices
+    from ds01_spawner.policy import Limits
+
+    from .conftest import CATALOGUE
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "catalogue.yaml"
+        file.write_text(CATALOGUE)
+        catalogue = Catalogue.load(file)
+    return Choices(catalogue, Limits(8, 16 * GIB, 16 * GIB, GIB, 512, None))
+
+
+def test_a_field_that_comes_twice_is_refused():
+    with pytest.raises(Refused, match="must come once"):
+        read_form({"image": ["python", "datascience"]})
+
+
+def test_an_uploaded_file_is_not_an_option():
+    with pytest.raises(Refused):
+        read_form({"image_file": [{"filename": "x", "body": b""}]})
