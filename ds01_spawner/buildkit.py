@@ -123,10 +123,10 @@ def find_client() -> str:
 
 
 def content_hash(directory: Path, *more: str) -> str:
-    """Return a hash of a directory's files, their names and modes, and of further texts."""
+    """Return a hash of a directory's files, names and modes (no bytecode), and of further texts."""
     digest = hashlib.sha256()
     for path in sorted(directory.rglob("*")):
-        if path.is_file():
+        if path.is_file() and "__pycache__" not in path.parts:
             executable = os.access(path, os.X_OK)
             digest.update(f"{path.relative_to(directory)}\0{executable}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
