@@ -32,7 +32,7 @@ c.JupyterHub.cleanup_servers = os.environ.get("DS01_STOP_SERVERS") == "1"
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.named_server_limit_per_user = 50
 c.JupyterHub.template_paths = [pages.template_path()]
-c.JupyterHub.template_vars = {"ds01": pages.PageInfo(data)}
+c.JupyterHub.template_vars = {"ds01": pages.PageInfo()}
 # A start that fails for one user's reasons must not end the Hub for all.
 c.Spawner.consecutive_failure_limit = 0
 

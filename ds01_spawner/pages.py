@@ -9,7 +9,6 @@ from jupyterhub.user import User
 
 from .endings import Ending
 from .names import project_of
-from .store import Store
 
 
 def template_path() -> str:
@@ -20,18 +19,13 @@ def template_path() -> str:
 class PageInfo:
     """Answers to templates, as the variable ``ds01``.
 
-    Parameters
-    ----------
-    data
-        The spawner's `data_dir`.
+    Holds nothing: JupyterHub copies configuration values, and a user's spawner has all settings.
     """
-
-    def __init__(self, data: Path) -> None:
-        self._store = Store(data / "ds01.sqlite")
 
     def ending(self, user: User, server_name: str) -> Ending | None:
         """Return how a server ended the last time."""
-        return self._store.last_ending(user.name, project_of(server_name))
+        ending: Ending | None = user.spawner.store.last_ending(user.name, project_of(server_name))
+        return ending
 
     def memory_kills(self, spawner: object) -> int:
         """Return how many processes of a running server were killed for memory."""

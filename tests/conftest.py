@@ -1,0 +1,44 @@
+"""One real Hub for all tests that need one, with the runtime and the base images built."""
+
+import docker
+import pytest
+
+from ds01_spawner.images.bases import build_bases
+from ds01_spawner.runtime.build import build as build_runtime
+
+from .hub import CA_BUNDLE, Hub
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """Return a client of the engine; without one the tests that need it fail here."""
+    return docker.APIClient(version="auto")
+
+
+@pytest.fixture(scope="session")
+def built(engine):
+    """See to it that the base images and the runtime are there, as run.sh does."""
+    ca_bundle = CA_BUNDLE if CA_BUNDLE.exists() else None
+    build_bases(engine, ca_bundle=ca_bundle, log=print)
+    build_runtime(engine, "ds01/debian:12", ca_bundle=ca_bundle, log=print)
+
+
+@pytest.fixture(scope="session")
+def hub(built, tmp_path_factory):
+    """Return a running Hub that all tests share; each uses users of its own."""
+    deployment = Hub(tmp_path_factory.mktemp("hub"), "shared")
+    try:
+        deployment.start()
+        yield deployment
+    finally:
+        deployment.close()
+
+
+@pytest.fixture
+def own_hub(built, tmp_path):
+    """Return a Hub for one test, not started: to configure, kill and start again."""
+    deployment = Hub(tmp_path / "hub", "own")
+    try:
+        yield deployment
+    finally:
+        deployment.close()
