@@ -131,6 +131,16 @@ def stale(client: DockerClient, images: Path = IMAGES) -> tuple[str, ...]:
     )
 
 
+def missing_packages(client: DockerClient, images: Path = IMAGES) -> tuple[str, ...]:
+    """Return the system's packages that `build_bases` would not find, none if it needs none."""
+    debian = recipes(images)[0]
+    if _label(client, debian.tag) == _wanted_hash(client, debian):
+        return ()
+    if _why_no_registry(client, debian.parent) is None:
+        return ()
+    return debootstrap.missing_packages()
+
+
 class _Builder:
     """One run of `build_bases`: parents first, each image at most once."""
 

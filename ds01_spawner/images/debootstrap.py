@@ -36,18 +36,12 @@ def import_debian(client: DockerClient, tag: str, labels: Mapping[str, str], log
     Raises
     ------
     BuildError
-        If debootstrap is missing or fails.
+        If what it takes is missing, or fails.
     """
-    for program, package in (("debootstrap", "debootstrap"), ("unshare", "util-linux")):
-        if shutil.which(program) is None:
-            raise BuildError(
-                f"The engine reaches no image registry, and {program} is not here to make Debian "
-                f"from packages. Install it with: apt-get install {package}"
-            )
-    if not _KEYRING.exists():
+    if missing := missing_packages():
         raise BuildError(
-            f"{_KEYRING} is missing, so Debian's packages could not be verified. Install it with: "
-            "apt-get install debian-archive-keyring"
+            "The engine reaches no image registry, and what makes Debian from its packages is not "
+            f"here either. Install it with: apt-get install {' '.join(missing)}"
         )
     with tempfile.TemporaryDirectory(prefix="ds01-debian-", dir="/var/tmp") as directory:
         root, archive = Path(directory) / "root", Path(directory) / "root.tar"
@@ -58,6 +52,16 @@ def import_debian(client: DockerClient, tag: str, labels: Mapping[str, str], log
         repository, _, version = tag.rpartition(":")
         changes = ['CMD ["bash"]', *(f'LABEL {key}="{value}"' for key, value in labels.items())]
         client.api.import_image(str(archive), repository=repository, tag=version, changes=changes)
+
+
+def missing_packages() -> tuple[str, ...]:
+    """Return the system's packages that `import_debian` needs and does not find."""
+    needed = {
+        "debootstrap": shutil.which("debootstrap"),
+        # Without Debian's keys, what is downloaded could not be verified; Ubuntu lacks them.
+        "debian-archive-keyring": _KEYRING.exists(),
+    }
+    return tuple(package for package, found in needed.items() if not found)
 
 
 def _debootstrap_command(root: Path) -> list[str]:

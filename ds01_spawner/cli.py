@@ -1,0 +1,296 @@
+"""The command ``ds01``: what an admin does to the machine, one function for each sub-command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import docker
+import requests
+from docker.errors import DockerException
+
+from . import __version__, network
+from .buildkit import BuildError
+from .images import bases
+from .images.catalogue import Catalogue, CatalogueError
+from .network import NetworkError
+from .policy import format_bytes
+from .runtime import build as runtime
+from .runtime import version, volume_name
+
+#: An import of a whole Debian gives no sign of life for this long on a slow disk, in seconds.
+_ENGINE_TIMEOUT = 600
+_CERTIFICATES_HELP = "certificates for package registries, where the site has its own"
+
+
+class Failure(Exception):
+    """What was asked for cannot be done; the text says why and what to do."""
+
+
+#: Failures that are the machine's or the input's and not ours: one message, no traceback.
+EXPECTED = (
+    Failure,
+    BuildError,
+    CatalogueError,
+    NetworkError,
+    DockerException,
+    requests.RequestException,
+    PermissionError,
+)
+
+
+class Command(NamedTuple):
+    """A sub-command: its words, its function, and the arguments that it adds to its parser."""
+
+    words: str
+    run: Callable[[argparse.Namespace], int]
+    arguments: tuple[tuple[tuple[str, ...], dict[str, Any]], ...]
+
+
+COMMANDS: list[Command] = []
+
+
+def command(words: str, *arguments: tuple[tuple[str, ...], dict[str, Any]]) -> Any:
+    """Register a function as ``ds01 <words>``; its docstring is the help, its result the status."""
+
+    def register(run: Callable[[argparse.Namespace], int]) -> Any:
+        COMMANDS.append(Command(words, run, arguments))
+        return run
+
+    return register
+
+
+def argument(*flags: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Describe an argument of a sub-command in the words of `argparse`."""
+    return flags, settings
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 1 to 65535")
+    return int(text)
+
+
+_BUILD_ARGUMENTS = (
+    argument("--ca-bundle", metavar="FILE", type=Path, help=_CERTIFICATES_HELP),
+    argument("--check", action="store_true", help="build nothing, print what would be built"),
+    argument("-v", "--verbose", action="store_true", help="show all that the builds print"),
+)
+_NETWORK = argument(
+    "--name",
+    default=os.environ.get("DS01_NETWORK") or "ds01",
+    help="Docker's name of the network (%(default)s)",
+)
+_HUB_PORT = argument(
+    "--hub-port",
+    type=_port,
+    default=os.environ.get("DS01_HUB_PORT") or "8081",
+    help="the port of this machine that servers may open, the Hub's API (%(default)s)",
+)
+
+
+@command("images build", *_BUILD_ARGUMENTS)
+def images_build(args: argparse.Namespace) -> int:
+    """build what is missing or has changed among the catalogue's own images"""
+    client = _engine()
+    if args.check:
+        return _list(bases.stale(client))
+    built = bases.build_bases(
+        client, _ca_bundle(args), _say, details=_say if args.verbose else _hush
+    )
+    _say(f"Built {', '.join(built)}." if built else "All images are up to date.")
+    return 0
+
+
+@command("images needs")
+def images_needs(args: argparse.Namespace) -> int:
+    """print the system's packages that 'images build' needs and does not find"""
+    why = "makes Debian's image, as the engine reaches no image registry"
+    return _list(f"{package}\t{why}" for package in bases.missing_packages(_engine()))
+
+
+@command("images list")
+def images_list(args: argparse.Namespace) -> int:
+    """list the catalogue, and what of it is on this machine"""
+    client = _engine()
+    stale = set(bases.stale(client))
+    rows = [("NAME", "IMAGE", "SIZE", "STATE")]
+    for entry in Catalogue.load(bases.IMAGES / "catalogue.yaml"):
+        try:
+            size = format_bytes(client.images.get(entry.image).attrs["Size"])
+            state = "changed, run 'ds01 images build'" if entry.image in stale else "here"
+        except docker.errors.ImageNotFound:
+            size = "-"
+            state = "run 'ds01 images build'" if entry.image in stale else "pulled when first used"
+        rows.append((entry.name, entry.image, size, state))
+    _table(rows)
+    return 0
+
+
+@command("runtime build", *_BUILD_ARGUMENTS)
+def runtime_build(args: argparse.Namespace) -> int:
+    """build the JupyterLab that is mounted into every server, unless this version is here"""
+    client = _engine()
+    here = runtime.is_complete(client, volume_name(), f"ds01/runtime:{version()}")
+    if args.check:
+        return _list([] if here else [volume_name()])
+    if not here:
+        details = _say if args.verbose else _hush
+        bases.build_bases(client, _ca_bundle(args), _say, only=[bases.DEBIAN], details=details)
+        _say(f"Building {volume_name()} ...")
+        runtime.build(client, bases.DEBIAN, ca_bundle=_ca_bundle(args), log=details)
+    _say(f"The runtime is {volume_name()}.")
+    return 0
+
+
+@command("runtime list")
+def runtime_list(args: argparse.Namespace) -> int:
+    """list the versions of the runtime that are on this machine"""
+    rows = [("VOLUME", "CREATED", "CURRENT", "USED BY")]
+    for entry in runtime.list_runtimes(_engine()):
+        used_by = ", ".join(entry.containers) or "-"
+        rows.append((entry.volume, entry.created, "yes" if entry.current else "", used_by))
+    _table(rows)
+    return 0
+
+
+@command("runtime prune")
+def runtime_prune(args: argparse.Namespace) -> int:
+    """remove the versions that no container uses, except the current one"""
+    removed = runtime.prune(_engine())
+    _say(f"Removed {', '.join(removed)}." if removed else "There is nothing to remove.")
+    return 0
+
+
+@command("network setup", _NETWORK, _HUB_PORT)
+def network_setup(args: argparse.Namespace) -> int:
+    """make the servers' network and its fence"""
+    made = network.ensure(_engine().api, args.name, _interface(args.name), args.hub_port)
+    _say(f"The network {made.name} is ready: interface {made.interface}, host {made.gateway}.")
+    return 0
+
+
+@command("network check", _NETWORK, _HUB_PORT)
+def network_check(args: argparse.Namespace) -> int:
+    """say what is missing in the fence; ends with status 1 if anything is"""
+    problems = network.problems(network.find(_engine().api, args.name), args.hub_port)
+    for problem in problems:
+        _say(problem)
+    _say("Run 'ds01 network setup' to repair it." if problems else "The fence stands.")
+    return 1 if problems else 0
+
+
+@command("network remove", _NETWORK)
+def network_remove(args: argparse.Namespace) -> int:
+    """remove the servers' network and its rules"""
+    network.remove(_engine().api, args.name)
+    _say(f"The network {args.name} is gone.")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except EXPECTED as error:
+        print(f"ds01: {_in_words(error)}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ds01", description="Runs a DS01 machine.")
+    parser.add_argument("--version", action="version", version=f"ds01 {__version__}")
+    groups = parser.add_subparsers(metavar="GROUP", required=True)
+    subparsers: dict[str, Any] = {}
+    for entry in COMMANDS:
+        group, _, verb = entry.words.partition(" ")
+        if group not in subparsers:
+            verbs = [c.words.partition(" ")[2] for c in COMMANDS if c.words.startswith(f"{group} ")]
+            described = groups.add_parser(group, help=", ".join(verbs))
+            subparsers[group] = described.add_subparsers(metavar="COMMAND", required=True)
+        text = entry.run.__doc__
+        parser_for_verb = subparsers[group].add_parser(verb, help=text, description=text)
+        for flags, settings in entry.arguments:
+            parser_for_verb.add_argument(*flags, **settings)
+        parser_for_verb.set_defaults(run=entry.run)
+    return parser
+
+
+def _engine() -> docker.DockerClient:
+    """Return a client of an engine that answers.
+
+    Raises
+    ------
+    Failure
+        If none does.
+    """
+    try:
+        client = docker.from_env(timeout=_ENGINE_TIMEOUT)
+        client.ping()
+    except (DockerException, requests.RequestException) as error:
+        where = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        reason = (
+            "may not be used by you" if "Permission denied" in str(error) else "does not answer"
+        )
+        raise Failure(
+            f"The Docker engine at {where} {reason}: start it ('systemctl start docker', or "
+            "./run.sh does it) and run this as root."
+        ) from error
+    return client
+
+
+def _ca_bundle(args: argparse.Namespace) -> Path | None:
+    given = args.ca_bundle or os.environ.get("DS01_CA_BUNDLE")
+    if not given:
+        return None
+    if not Path(given).is_file():
+        raise Failure(f"There is no certificate bundle {given}.")
+    return Path(given)
+
+
+def _interface(network_name: str) -> str:
+    """Return the bridge's name: Linux allows 15 characters."""
+    return f"{network_name[:12]}br0"
+
+
+def _list(items: Iterable[str]) -> int:
+    for item in items:
+        _say(item)
+    return 0
+
+
+def _table(rows: Iterable[Sequence[str]]) -> None:
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        _say("  ".join(cells).rstrip())
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, docker.errors.APIError) and error.explanation:
+        return f"the Docker engine says: {error.explanation}"
+    return str(error)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _hush(line: str) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

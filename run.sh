@@ -1,0 +1,298 @@
+#!/usr/bin/env bash
+# Sets this machine up for DS01, as far as that is not done yet, and runs the Hub.
+# ./run.sh --help says how to use it.
+set -euo pipefail
+shopt -s inherit_errexit
+
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/lib.sh"
+
+IP=127.0.0.1
+PORT=8000
+DATA=/var/lib/ds01
+INSTALL=yes
+STOP_SERVERS=""
+HUB_DEADLINE_S=60
+HUB_PID=""
+
+usage() {
+    cat <<'TEXT'
+Usage: ./run.sh [options]
+
+Sets this machine up for DS01, as far as that is not done yet, and runs the Hub until Ctrl-C.
+Servers of users run on when the Hub stops, and the next run finds them.
+
+  --port N         port of the web page (8000)
+  --ip ADDRESS     address of the web page (127.0.0.1; 0.0.0.0 is all of this machine's)
+  --data DIR       where everything that lasts lies (/var/lib/ds01)
+  --no-install     install and build nothing; end with the list of what is missing
+  --stop-servers   stop the users' servers too when the Hub stops
+  --help           this text
+
+Exit status: 0 stopped as asked, 1 something is missing or failed, 2 wrong usage.
+How to put it on a real server: docs/deploy.md
+TEXT
+}
+
+wrong_usage() {
+    printf 'Error: %s\nRun ./run.sh --help for how to use it.\n' "$*" >&2
+    exit 2
+}
+
+parse_options() {
+    while (($#)); do
+        local option="$1" value="" has_value=""
+        shift
+        # --port=N as well as --port N
+        if [[ "$option" == --*=* ]]; then
+            value="${option#*=}" option="${option%%=*}" has_value=yes
+        fi
+        case "$option" in
+        --port | --ip | --data)
+            if [[ -z "$has_value" ]]; then
+                (($#)) || wrong_usage "$option needs a value."
+                value="$1"
+                shift
+            fi
+            ;;
+        *) [[ -z "$has_value" ]] || wrong_usage "$option takes no value." ;;
+        esac
+        case "$option" in
+        --port) PORT="$value" ;;
+        --ip) IP="$value" ;;
+        --data) DATA="$value" ;;
+        --no-install) INSTALL=no ;;
+        --stop-servers) STOP_SERVERS=1 ;;
+        -h | --help) usage && exit 0 ;;
+        *) wrong_usage "There is no option '$option'." ;;
+        esac
+    done
+    check_options
+}
+
+check_options() {
+    if ! [[ "$PORT" =~ ^[1-9][0-9]{0,4}$ ]] || ((PORT > 65535)); then
+        wrong_usage "--port '$PORT' is not a port; give a number from 1 to 65535."
+    fi
+    [[ "$IP" =~ ^[0-9]+(\.[0-9]+){3}$ || "$IP" == *:* ]] ||
+        wrong_usage "--ip '$IP' is not an address; give for example 127.0.0.1 or 0.0.0.0."
+    [[ -n "$DATA" ]] || wrong_usage "--data needs a directory."
+    # A colon separates the parts of a Docker mount.
+    [[ "$DATA" != *[:$'\n']* ]] || wrong_usage "--data '$DATA': the path must not contain a colon."
+    DATA="$(realpath -m -- "$DATA")"
+    [[ ! -e "$DATA" || -d "$DATA" ]] || wrong_usage "--data '$DATA' is not a directory."
+}
+
+# Without root nothing can be done but say what somebody with root has to do.
+refuse_without_root() {
+    ((EUID != 0)) || return 0
+    {
+        say "Error: run.sh has to run as root: it starts containers for other people and keeps them"
+        say "apart with firewall rules. Ask an admin of this machine for this:"
+        local missing
+        missing="$(missing_packages)"
+        if [[ -n "$missing" ]]; then
+            say "  - install the packages that are missing here; ./run.sh does it by itself:"
+            say "$missing" | tr -d '?' | sed 's/^/      /'
+        fi
+        say "  - run it:                     sudo $REPO/run.sh"
+        say "  - or run it as a service that starts with the machine: docs/deploy.md"
+        say "You need no rights on this machine to use the web page."
+    } >&2
+    exit 1
+}
+
+# Held until the Hub ends, also if this script is killed: the Hub inherits it.
+lock_data() {
+    [[ -d "$DATA" ]] || install -d -m 0700 "$DATA"
+    exec 9>>"$DATA/run.lock"
+    flock -n 9 || die "A Hub on $DATA runs already (processes: $(tr '\n' ' ' <"$DATA/run.lock")). \
+Stop it first, or choose another place with --data."
+    echo $$ >"$DATA/run.lock"
+}
+
+# One list of all that --no-install would have to do, and the end.
+list_missing() {
+    local missing
+    missing="$(missing_packages)"
+    if ! python_is_ready; then missing+=$'\n'"Python packages"$'\t'"requirements.lock, in .venv"; fi
+    if ! proxy_is_ready; then missing+=$'\n'"proxy"$'\t'"configurable-http-proxy, in proxy/"; fi
+    if ! engine_answers; then
+        missing+=$'\n'"engine"$'\t'"no Docker engine answers"
+    elif python_is_ready; then
+        missing+=$'\n'"$(ds01 images build --check | sed 's/^/image\t/')"
+        missing+=$'\n'"$(ds01 runtime build --check | sed 's/^/runtime\t/')"
+        missing+=$'\n'"$(ds01 images needs)"
+    fi
+    missing="$(grep -v '^$' <<<"$missing" || true)"
+    [[ -z "$missing" ]] || die "This is missing here, and --no-install forbids to get it:
+$(tr -d '?' <<<"$missing" | sed 's/^/  - /')"
+}
+
+install_missing() {
+    local missing
+    missing="$(missing_packages)"
+    [[ -z "$missing" ]] || install_packages "$missing"
+    start_engine "$DATA/dockerd.log"
+    if ! python_is_ready; then
+        step "Installing JupyterHub and its Python packages in $VENV (requirements.lock)"
+        install_python
+    fi
+    if ! proxy_is_ready; then
+        step "Installing configurable-http-proxy, which leads browsers to servers (proxy/)"
+        install_proxy
+    fi
+    build_missing
+}
+
+build_missing() {
+    local images runtime packages
+    images="$(ds01 images build --check)"
+    runtime="$(ds01 runtime build --check)"
+    [[ -n "$images$runtime" ]] || return 0
+    check_disk
+    packages="$(ds01 images needs)"
+    [[ -z "$packages" ]] || install_packages "$packages"
+    step "Building what servers are made of; this takes some minutes, once"
+    ds01 images build
+    ds01 runtime build
+}
+
+ds01() { "$VENV/bin/python" -m ds01_spawner.cli "$@" 9>&-; }
+
+# A site's own certificates, where Debian keeps them: servers and builds have to trust them too.
+find_ca_bundle() {
+    if [[ -z "${DS01_CA_BUNDLE+set}" ]] &&
+        compgen -G '/usr/local/share/ca-certificates/*.crt' >/dev/null; then
+        DS01_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt
+    fi
+    export DS01_CA_BUNDLE="${DS01_CA_BUNDLE:-}"
+}
+
+# The proxy of a Hub that was killed lives on; JupyterHub stops it by its number. After a reboot
+# that number may be somebody else's.
+settle_old_proxy() {
+    local pid_file="$DATA/proxy.pid" pid
+    [[ -e "$pid_file" ]] || return 0
+    pid="$(<"$pid_file")"
+    if [[ "$pid" =~ ^[0-9]+$ ]] &&
+        tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q configurable-http-proxy; then
+        step "Stopping the proxy that a Hub left behind (process $pid)"
+        kill "$pid" 2>/dev/null || true
+        local deadline=$((SECONDS + 5))
+        while [[ -e "/proc/$pid" ]] && ((SECONDS < deadline)); do sleep 0.1; done
+    fi
+    [[ -e "/proc/$pid" ]] || rm -f "$pid_file"
+}
+
+# $1: what is to listen, $2: address, $3: port, $4: what to do if it cannot.
+check_port() {
+    local reason
+    reason="$("$VENV/bin/python" - "$2" "$3" 2>&1 <<'PYTHON'
+import socket, sys
+ip, port = sys.argv[1], int(sys.argv[2])
+try:
+    with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((ip, port))
+except OSError as error:
+    sys.exit(error.strerror)
+PYTHON
+    )" || die "$1 cannot listen at $2, port $3: $reason. $4"
+}
+
+check_ports() {
+    check_port "The web page" "$IP" "$PORT" "Choose another --port or --ip."
+    local another="If another Hub runs on this machine, choose another"
+    check_port "The Hub" 0.0.0.0 "${DS01_HUB_PORT:-8081}" "$another DS01_HUB_PORT and DS01_NETWORK."
+    check_port "The proxy" 127.0.0.1 "${DS01_PROXY_API_PORT:-8001}" "$another DS01_PROXY_API_PORT."
+}
+
+url() {
+    local host="$IP"
+    [[ "$host" != 0.0.0.0 && "$host" != :: ]] || host="$(hostname)"
+    [[ "$host" != *:* ]] || host="[$host]"
+    printf 'http://%s:%s/' "$host" "$PORT"
+}
+
+hub_answers() {
+    "$VENV/bin/python" - "$IP" "$PORT" 2>/dev/null <<'PYTHON'
+import http.client, sys
+ip, port = sys.argv[1:]
+ip = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)
+connection = http.client.HTTPConnection(ip, int(port), timeout=2)
+connection.request("GET", "/hub/health")
+sys.exit(connection.getresponse().status != 200)
+PYTHON
+}
+
+# shellcheck disable=SC2329  # called by the trap
+stop_hub() {
+    [[ -n "$HUB_PID" ]] || exit 0
+    say ""
+    if [[ -n "$STOP_SERVERS" ]]; then
+        step "Stopping the Hub and the users' servers"
+    else
+        step "Stopping the Hub; servers of users run on"
+    fi
+    kill -TERM "$HUB_PID" 2>/dev/null || true
+    while kill -0 "$HUB_PID" 2>/dev/null; do wait "$HUB_PID" || true; done
+    exit 0
+}
+
+start_hub() {
+    export DS01_DATA="$DATA" DS01_IP="$IP" DS01_PORT="$PORT" DS01_STOP_SERVERS="$STOP_SERVERS"
+    PATH="$VENV/bin:$(node_directory):$PATH"
+    # A session of its own: Ctrl-C reaches only this script, which tells the Hub once.
+    cd "$DATA"
+    setsid jupyterhub -f "$REPO/jupyterhub_config.py" </dev/null &
+    HUB_PID=$!
+    trap stop_hub INT TERM HUP
+    echo "$HUB_PID" >>"$DATA/run.lock"
+    local deadline=$((SECONDS + HUB_DEADLINE_S))
+    until hub_answers; do
+        kill -0 "$HUB_PID" 2>/dev/null || die "The Hub ended; its last lines above say why."
+        ((SECONDS < deadline)) || warn "The Hub does not answer after $HUB_DEADLINE_S s; still waiting."
+        ((SECONDS < deadline)) || deadline=$((SECONDS + HUB_DEADLINE_S))
+        sleep 0.2
+    done
+}
+
+say_where() {
+    say ""
+    say "DS01 is ready:     $(url)"
+    # Not into the system's journal, which more people read.
+    if [[ "${JOURNAL_STREAM:-}" == "$(stat -L -c %d:%i /dev/fd/1)" ]]; then
+        say "Passwords:         in $DATA/secrets"
+    else
+        say "Users log in with: any name, password $(<"$DATA/secrets/user-password")"
+        say "The admin with:    admin, password $(<"$DATA/secrets/admin-password")"
+    fi
+    say "Data:              $DATA (the passwords are in secrets/)"
+    say "Stop the Hub:      Ctrl-C"
+    [[ "$IP" == 127.* || "$IP" == ::1 ]] ||
+        warn "passwords cross the network unencrypted; put a TLS proxy in front (docs/deploy.md)."
+}
+
+main() {
+    parse_options "$@"
+    refuse_without_root
+    umask 022
+    lock_data
+    find_ca_bundle
+    if [[ "$INSTALL" == yes ]]; then install_missing; else list_missing; fi
+    warn_without_live_restore
+    settle_old_proxy
+    check_ports
+    "$VENV/bin/python" "$REPO/scripts/make_secrets.py" "$DATA/secrets"
+    ds01 network setup
+    step "Starting the Hub"
+    start_hub
+    say_where
+    # Ends when the Hub does; a signal ends it in stop_hub.
+    local status=0
+    wait "$HUB_PID" || status=$?
+    die "The Hub ended by itself (status $status); its last lines above say why."
+}
+
+main "$@"
