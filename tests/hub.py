@@ -106,7 +106,13 @@ class Hub:
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "-f", str(Path(__file__).parent / "hub_config.py")],
+                [
+                    sys.executable,
+                    "-m",
+                    "jupyterhub",
+                    "-f",
+                    str(Path(__file__).parent / "hub_config.py"),
+                ],
                 cwd=self.data,
                 env=environment,
                 stdout=log,

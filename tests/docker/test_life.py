@@ -34,7 +34,9 @@ def test_files_stay_and_the_container_goes(hub):
     server = alice.start(image="python", memory="1g")
     first = alice.container()
     server.run("open('/workspace/notes.txt', 'w').write('mine')")
-    alice.execute(["sh", "-c", "git config --global user.name 'A. Student'; touch /opt/temporary/x"])
+    alice.execute(
+        ["sh", "-c", "git config --global user.name 'A. Student'; touch /opt/temporary/x"]
+    )
     alice.stop()
     assert alice.container() is None
     server = alice.start()

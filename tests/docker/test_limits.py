@@ -61,7 +61,9 @@ def test_a_memory_hog_is_killed_and_the_server_lives_on(server):
     pid = server.owner.container()["State"]["Pid"]
     assert oom_kills(pid) == 0
     # A process of its own, so that the cell sees its end.
-    code = "import subprocess, sys; print(subprocess.call([sys.executable, '-c', 'x=b\"1\"*2**31']))"
+    code = (
+        "import subprocess, sys; print(subprocess.call([sys.executable, '-c', 'x=b\"1\"*2**31']))"
+    )
     assert server.run(code).split()[-1] == "-9"
     eventually(lambda: oom_kills(pid), "the kernel has counted the kill")
     assert server.run("print(1 + 1)") == "2\n"

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Sets up what the tests need, and runs them.
+#
+#   ./test.sh              everything that belongs to a change: unit, docker, browser
+#   ./test.sh unit         style, types, and what needs no engine
+#   ./test.sh docker       with a real engine
+#   ./test.sh browser      in Chromium
+#   ./test.sh long         soaks, beside all of the above
+#   ./test.sh docker -k X  more words go to pytest
+set -euo pipefail
+
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/lib.sh"
+cd "$REPO"
+
+part="${1:-all}"
+[[ $# -eq 0 ]] || shift
+case "$part" in
+all) parts=(unit docker browser) ;;
+long) parts=(unit docker browser long) ;;
+unit | docker | browser) parts=("$part") ;;
+*) die "There is no part '$part': unit, docker, browser, long, or nothing for all but long." ;;
+esac
+
+needs() { [[ " ${parts[*]} " == *" $1 "* ]]; }
+
+# Prints "package<TAB>why" for each package that only the tests need.
+missing_test_packages() {
+    have git || printf 'git\tthe tests set a git identity\n'
+    if needs docker || needs browser; then
+        have debootstrap || printf 'debootstrap\tmakes the test images\n'
+    fi
+    if needs browser; then
+        [[ -x /usr/bin/chromium ]] || printf 'chromium\tthe browser\n'
+        fc-list 2>/dev/null | grep -q . || printf 'fonts-dejavu-core\ttext in the browser\n'
+    fi
+}
+
+set_up() {
+    local missing
+    missing="$(missing_packages && missing_test_packages)"
+    if [[ -n "$missing" ]]; then
+        [[ $EUID -eq 0 ]] || die "These packages are missing, and installing needs root:
+$missing"
+        install_packages "$missing"
+    fi
+    python_is_ready || install_python
+    local stamp="$VENV/.ds01-tests-made-from"
+    if ! sha256sum --status --check "$stamp" 2>/dev/null; then
+        quietly "$VENV/bin/python" -m pip --disable-pip-version-check --quiet install \
+            --require-hashes --only-binary :all: -r requirements-test.lock
+        sha256sum requirements.lock requirements-test.lock >"$stamp"
+    fi
+    if needs docker || needs browser; then
+        proxy_is_ready || install_proxy
+        start_engine "${TMPDIR:-/tmp}/ds01-test-dockerd.log"
+    fi
+}
+
+# Runs a command and notes how long it took. $1: what it is called in the list at the end.
+times=()
+timed() {
+    local name="$1" began=$SECONDS
+    shift
+    step "$name"
+    "$@"
+    times+=("$(printf '%5d s  %s' $((SECONDS - began)) "$name")")
+}
+
+pytest() { "$VENV/bin/python" -m pytest --durations=10 "$@"; }
+
+style() {
+    "$VENV/bin/ruff" check .
+    "$VENV/bin/ruff" format --check .
+    "$VENV/bin/mypy"
+    "$VENV/bin/shellcheck" --external-sources run.sh test.sh .ci/run scripts/*.sh
+}
+
+trap 'printf "\nWhere the time went:\n"; printf "%s\n" "${times[@]}"' EXIT
+
+timed "set-up" set_up
+for part in "${parts[@]}"; do
+    case "$part" in
+    unit)
+        timed "style and types" style
+        timed "unit tests" pytest tests/unit "$@"
+        ;;
+    docker) timed "docker tests" pytest tests/docker -m "not long" "$@" ;;
+    browser) timed "browser tests" pytest tests/browser -m "not long" "$@" ;;
+    long) timed "long tests" pytest tests -m long "$@" ;;
+    esac
+done
