@@ -1,0 +1,1 @@
+"""What goes into the runtime; the build context of its image."""

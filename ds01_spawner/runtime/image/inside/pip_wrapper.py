@@ -1,0 +1,21 @@
+"""Run pip, and say that what it installed is temporary."""
+
+import runpy
+import sys
+
+
+def main():
+    """Run pip as ``python -m pip`` does."""
+    code = 0
+    try:
+        runpy.run_module("pip", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+    if "install" in sys.argv[1:] and not code:
+        print("\nds01: installed for this server only, and gone when it stops.")
+        print("ds01: to keep a package, put it into your image.")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Copy the runtime that this runs from into an empty volume."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from .places import MOUNT
+
+#: In a volume: written when everything else is.
+MARK = ".complete"
+
+
+def main() -> None:
+    """Copy into the directory that is given, and mark it as complete."""
+    target = Path(sys.argv[1])
+    for left in target.iterdir():
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    shutil.copytree(MOUNT, target, symlinks=True, dirs_exist_ok=True)
+    target.chmod(0o755)
+    os.sync()
+    (target / MARK).touch()
+    os.sync()
+
+
+if __name__ == "__main__":
+    main()
