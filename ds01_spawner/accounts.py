@@ -83,13 +83,22 @@ class OwnAccounts:
                     _make_home(home, uid)
         # Root's, so that nobody can put a link where a project is looked for.
         workspaces.mkdir(mode=0o711, parents=True, exist_ok=True)
+        return self._account(username, uid)
+
+    def find(self, username: str) -> Account | None:
+        """Return the user's account; None for one who never had a server. Makes nothing."""
+        uid = _owner(self._homes / user_slug(username))
+        return None if uid is None else self._account(username, uid)
+
+    def _account(self, username: str, uid: int) -> Account:
+        slug = user_slug(username)
         return Account(
             login=login_name(username),
             uid=uid,
             gid=uid,
             groups=(),
-            home=home,
-            workspaces=workspaces,
+            home=self._homes / slug,
+            workspaces=self._workspaces / slug,
             owns_workspaces=False,
         )
 
@@ -153,6 +162,13 @@ class SystemAccounts:
             workspaces=Path(entry.pw_dir) / "workspace",
             owns_workspaces=True,
         )
+
+    def find(self, username: str) -> Account | None:
+        """Return the user's account on this machine; None if there is none that can be used."""
+        try:
+            return self.get(username)
+        except Refused:
+            return None
 
 
 def _owner(path: Path) -> int | None:
