@@ -8,9 +8,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from .endings import Ending
 from .images.catalogue import CatalogueImage
 from .options import SMALLEST_CPUS, SMALLEST_MEMORY_BYTES, Choices
-from .policy import GIB, format_bytes, parse_bytes
+from .policy import format_bytes, parse_bytes
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("ds01_spawner", "templates"),
@@ -21,6 +22,9 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.filters["size"] = format_bytes
 
+#: Packages that make an image one for looking at data.
+_DATA_PACKAGES = {"pandas", "polars", "scipy", "matplotlib"}
+
 
 @dataclass(frozen=True)
 class ImageChoice:
@@ -29,6 +33,24 @@ class ImageChoice:
     image: CatalogueImage
     size_bytes: int | None
 
+    @property
+    def picture(self) -> str:
+        """Name of the picture in ``pictures.html`` that tells what the image is for."""
+        if self.image.cuda is not None:
+            return "network"
+        if _DATA_PACKAGES.intersection(self.image.contents):
+            return "chart"
+        return "prompt" if self.image.framework == "Python" else "layers"
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """One button of a row of which one is chosen."""
+
+    value: str
+    label: str
+    chosen: bool
+
 
 def render_form(
     images: list[ImageChoice],
@@ -36,6 +58,7 @@ def render_form(
     previous: Mapping[str, Any],
     *,
     project: str,
+    ending: Ending | None = None,
 ) -> str:
     """Return the form's fields as HTML.
 
@@ -43,18 +66,23 @@ def render_form(
     ----------
     previous
         What was chosen the last time, or just now if it was refused; need not be valid.
+    ending
+        How the project's server ended the last time.
     """
+    limits = choices.limits
+    cpus = _read(float, previous.get("cpus"), SMALLEST_CPUS, choices.default_cpus)
+    memory = _read(
+        parse_bytes, previous.get("memory"), SMALLEST_MEMORY_BYTES, choices.default_memory_bytes
+    )
     return _ENVIRONMENT.get_template("spawn_form.html").render(
         images=images,
-        limits=choices.limits,
+        limits=limits,
         project=project,
+        ending=ending,
         chosen_image=_chosen_image(images, previous),
-        cpus=_steps(SMALLEST_CPUS, choices.limits.cpus),
-        chosen_cpus=_read(float, previous.get("cpus"), choices.default_cpus),
-        memory=_steps(SMALLEST_MEMORY_BYTES, choices.limits.memory_bytes),
-        chosen_memory=_read(parse_bytes, previous.get("memory"), choices.default_memory_bytes),
+        cpus=_segments(SMALLEST_CPUS, limits.cpus, cpus, "{:g}".format),
+        memory=_segments(SMALLEST_MEMORY_BYTES, limits.memory_bytes, memory, format_bytes),
         safe_start=str(previous.get("safe_start", "")).lower() in ("true", "1", "on"),
-        GIB=GIB,
     )
 
 
@@ -64,19 +92,31 @@ def _chosen_image(images: list[ImageChoice], previous: Mapping[str, Any]) -> str
     return wanted if wanted in names else names[0]
 
 
-def _read(read: Callable[[Any], float], value: Any, default: float) -> float:
+def _read(read: Callable[[Any], float], value: Any, smallest: float, default: float) -> float:
     """Read what was chosen before; it may be anything, also from an older version."""
     try:
-        return read(value)
+        number = read(value)
     except (TypeError, ValueError, AttributeError):
         return default
+    return number if number >= smallest else default
 
 
-def _steps(smallest: float, largest: float) -> list[float]:
-    """Return doubling steps from the smallest to the limit, and the limit itself."""
-    steps = []
+def _segments(
+    smallest: float, largest: float, chosen: float, label: Callable[[Any], str]
+) -> list[_Segment]:
+    """Return doubling steps up to the limit, with the chosen value among them.
+
+    A value above the limit, chosen when the limit was higher, becomes the limit.
+    """
+    chosen = min(chosen, largest)
+    steps = {chosen, largest}
     step = smallest
     while step < largest:
-        steps.append(step)
+        steps.add(step)
         step *= 2
-    return [*steps, largest]
+    return [_Segment(_plain(step), label(step), step == chosen) for step in sorted(steps)]
+
+
+def _plain(number: float) -> str:
+    """Return a number as the form sends it: bytes without a fraction."""
+    return str(int(number)) if number == int(number) else str(number)

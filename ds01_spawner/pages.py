@@ -2,18 +2,73 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from jupyterhub import orm
 from jupyterhub.user import User
 
 from .endings import Ending
-from .names import project_of
+from .names import DEFAULT_PROJECT, project_of, server_of
+from .policy import format_bytes
+
+if TYPE_CHECKING:
+    from .spawner import DS01Spawner
+
+_LOG = logging.getLogger(__name__)
+
+#: How long the home page waits for a disk, a network's for example, that does not answer.
+_DISK_PATIENCE_S = 3
+
+_STATES = {"spawn": "starting", "stop": "stopping"}
 
 
 def template_path() -> str:
     """Return the directory of our templates, for ``JupyterHub.template_paths``."""
     return str(Path(__file__).parent / "templates")
+
+
+@dataclass(frozen=True)
+class Project:
+    """One project on the home page.
+
+    Attributes
+    ----------
+    name, server_name
+        The project, and the Hub's name of its server (empty for the unnamed one).
+    state
+        ``running``, ``starting``, ``stopping`` or ``stopped``.
+    profile
+        Image and size as chosen last; empty if never started.
+    last_activity
+        When the server was last used, in UTC.
+    ending
+        How it ended the last time.
+    memory_kills, memory
+        How many processes of the running server were killed for memory, and the limit that they
+        ran into.
+    has_server
+        Whether the Hub knows a server for it; otherwise it is only a folder with files.
+    """
+
+    name: str
+    server_name: str
+    state: str = "stopped"
+    profile: str = ""
+    last_activity: datetime | None = None
+    ending: Ending | None = None
+    memory_kills: int = 0
+    memory: str = ""
+    has_server: bool = False
+
+    @property
+    def last_used(self) -> float:
+        """When there was last something to see of it, in seconds since 1970; 0 for never."""
+        at = self.last_activity or (self.ending.at if self.ending else None)
+        return at.timestamp() if at else 0
 
 
 class PageInfo:
@@ -24,13 +79,75 @@ class PageInfo:
 
     def ending(self, user: User, server_name: str) -> Ending | None:
         """Return how a server ended the last time."""
-        ending: Ending | None = user.spawner.store.last_ending(user.name, project_of(server_name))
-        return ending
+        store = user.spawner.store
+        found: Ending | None = store.last_ending(user.name, project_of(server_name))
+        return found
 
-    def memory_kills(self, spawner: object) -> int:
-        """Return how many processes of a running server were killed for memory."""
-        return int(getattr(spawner, "memory_kills", int)())
-
-    def profile(self, spawner: orm.Spawner) -> str:
+    def profile(self, spawner: Any) -> str:
         """Return image and size of a server, as chosen last."""
-        return str((spawner.user_options or {}).get("profile", ""))
+        return str(_stored(spawner).get("profile", ""))
+
+    async def projects(self, user: User) -> list[Project]:
+        """Return a user's projects: what is active first, then what was used last.
+
+        A project is whatever the Hub has a server for or the user has a folder of.
+        """
+        known = {spawner.name: spawner for spawner in user.all_spawners()}
+        folders = await self._folders(user.spawner)
+        names = {server_of(folder) for folder in folders} | {server_of(DEFAULT_PROJECT), *known}
+        projects = [self._project(user, name, known.get(name)) for name in names]
+        return sorted(projects, key=lambda p: (p.state == "stopped", -p.last_used, p.name))
+
+    def _project(self, user: User, server_name: str, spawner: Any | None) -> Project:
+        name, ending = project_of(server_name), self.ending(user, server_name)
+        if spawner is None:
+            return Project(name, server_name, ending=ending)
+        return Project(
+            name,
+            server_name,
+            state=_state(spawner),
+            profile=self.profile(spawner),
+            last_activity=_in_utc(spawner.last_activity),
+            ending=ending,
+            memory_kills=spawner.memory_kills() if spawner.ready else 0,
+            memory=_memory(_stored(spawner)),
+            has_server=True,
+        )
+
+    async def _folders(self, spawner: DS01Spawner) -> list[str]:
+        """Return the projects that have a folder; none if the disk does not say."""
+        reading = spawner.in_thread(_existing_projects, spawner)
+        try:
+            folders: list[str] = await asyncio.wait_for(reading, _DISK_PATIENCE_S)
+        except (OSError, asyncio.TimeoutError) as error:
+            _LOG.warning("Cannot list the project folders of %s: %r", spawner.user.name, error)
+            return []
+        return folders
+
+
+def _state(spawner: Any) -> str:
+    if spawner.pending in _STATES:
+        return _STATES[spawner.pending]
+    return "running" if spawner.active else "stopped"
+
+
+def _existing_projects(spawner: DS01Spawner) -> list[str]:
+    """List the project folders, and make none: a user who only looks needs no directories."""
+    account = spawner.accounts.find(spawner.user.name)
+    return spawner.workspaces(account).projects() if account else []
+
+
+def _stored(spawner: Any) -> dict[str, Any]:
+    """Return the options of the last start, from a server or from the Hub's row of one."""
+    return getattr(spawner, "orm_spawner", spawner).user_options or {}
+
+
+def _memory(options: dict[str, Any]) -> str:
+    """Return the memory chosen last as text; stored options may be of an older version."""
+    memory = options.get("memory")
+    return format_bytes(memory) if isinstance(memory, int) else ""
+
+
+def _in_utc(at: datetime | None) -> datetime | None:
+    """Return one of the Hub's times, which are in UTC without saying so."""
+    return at.replace(tzinfo=timezone.utc) if at else None

@@ -116,12 +116,19 @@ class DS01Spawner(DS01Settings, DockerSpawner):
     async def render_options_form(self) -> str:
         """Return the start form, with what was chosen the last time or refused just now."""
         submitted = _submitted.get()
-        spawner, previous = submitted or (self, self.orm_spawner.user_options or {})
+        if submitted is None:
+            spawner, previous = self, self.orm_spawner.user_options or {}
+            ending = await self.in_thread(self.store.last_ending, self.user.name, self.project)
+        else:
+            # Why it was refused stands above the form.
+            (spawner, previous), ending = submitted, None
         sizes = await asyncio.gather(*(self._size_of(image.image) for image in self.catalogue))
         images = [
             ImageChoice(image, size) for image, size in zip(self.catalogue, sizes, strict=True)
         ]
-        return render_form(images, spawner.choices(), previous, project=spawner.project)
+        return render_form(
+            images, spawner.choices(), previous, project=spawner.project, ending=ending
+        )
 
     def _read_submitted_form(self, form: dict[str, list[str]]) -> dict[str, Any]:
         _submitted.set((self, {key: values[0] for key, values in form.items() if values}))

@@ -1,0 +1,104 @@
+// The home page: stop, delete and create; and the list stays true while it is looked at.
+(() => {
+  const { base_url: base, user, xsrf_token: xsrf } = window.jhdata;
+  const list = document.getElementById("projects");
+  const problem = document.getElementById("home-problem");
+  const path = (server) =>
+    encodeURIComponent(user) + (server ? "/" + encodeURIComponent(server) : "");
+
+  // -- stop and delete --
+
+  const QUESTIONS = {
+    stop: (name) =>
+      `Stop ${name}? What runs in it ends. Files in /workspace stay, everything else goes.`,
+    delete: (name) =>
+      `Delete the server of ${name}? Only its choice of image and size is forgotten. ` +
+      "All files stay, and while there are any the project stays in this list.",
+  };
+
+  async function remove(server, forget) {
+    const kind = server ? `servers/${encodeURIComponent(server)}` : "server";
+    const address = `${base}api/users/${encodeURIComponent(user)}/${kind}?_xsrf=${xsrf}`;
+    const answer = await fetch(address, {
+      method: "DELETE",
+      body: forget ? JSON.stringify({ remove: true }) : undefined,
+    });
+    if (!answer.ok && answer.status !== 404) {
+      const told = await answer.json().catch(() => ({}));
+      throw new Error(told.message || `The Hub answered ${answer.status}.`);
+    }
+  }
+
+  list.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-action]");
+    if (!button) return;
+    const { action } = button.dataset;
+    const { server } = button.closest("[data-server]").dataset;
+    if (!window.confirm(QUESTIONS[action](server || "default"))) return;
+    button.disabled = true;
+    problem.hidden = true;
+    try {
+      await remove(server, action === "delete");
+    } catch (error) {
+      problem.textContent = `That did not work: ${error.message}`;
+      problem.hidden = false;
+    }
+    await refresh();
+  });
+
+  // -- a list that stays true --
+
+  let shown = list.innerHTML;
+
+  async function refresh() {
+    const answer = await fetch(window.location.href, { headers: { Accept: "text/html" } });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = page.getElementById("projects");
+    // Without the list the page is another one, such as the login.
+    if (!fresh) return window.location.reload();
+    if (fresh.innerHTML === shown) return;
+    shown = fresh.innerHTML;
+    const focused = document.activeElement.closest("#projects [data-server]");
+    list.innerHTML = shown;
+    window.ds01ShowTimes(list);
+    if (focused) {
+      const again = [...list.children].find((row) => row.dataset.server === focused.dataset.server);
+      again?.querySelector("a, button")?.focus();
+    }
+  }
+
+  async function watch() {
+    // A machine that is away for a moment is asked again the next time.
+    if (document.visibilityState === "visible") await refresh().catch(() => {});
+    const changing = list.querySelector(".ds01-state-starting, .ds01-state-stopping");
+    setTimeout(watch, changing ? 2000 : 15000);
+  }
+  setTimeout(watch, list.querySelector(".ds01-state-starting, .ds01-state-stopping") ? 2000 : 15000);
+
+  // -- a new project --
+
+  function wrong(name) {
+    if (!name) return "Give the project a name.";
+    if (name.length > 30) return `Use at most 30 characters; these are ${name.length}.`;
+    if (!/^[a-z0-9-]*$/.test(name)) return "Use only lower-case letters, digits and hyphens.";
+    if (!/^[a-z]/.test(name)) return "Begin with a letter.";
+    if (/--|-$/.test(name)) return "Use single hyphens, and none at the end.";
+    return "";
+  }
+
+  document.getElementById("new-project")?.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const input = document.getElementById("new-project-name");
+    const name = input.value.trim();
+    const message = wrong(name);
+    document.getElementById("new-project-problem").textContent = message;
+    input.classList.toggle("is-invalid", Boolean(message));
+    if (message) {
+      input.setAttribute("aria-invalid", "true");
+      input.focus();
+    } else {
+      // The unnamed server is the project "default".
+      window.location.href = `${base}spawn/${path(name === "default" ? "" : name)}`;
+    }
+  });
+})();
