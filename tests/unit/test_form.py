@@ -1,0 +1,168 @@
+"""The start form: what it offers is what the gate takes, whatever was chosen before."""
+
+from dataclasses import replace
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds01_spawner.endings import Cause, Ending
+from ds01_spawner.form import ImageChoice, render_form
+from ds01_spawner.images.catalogue import Catalogue, CatalogueImage
+from ds01_spawner.options import Choices, parse_options, read_form
+from ds01_spawner.policy import GIB, Limits
+
+from .pages import Page
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def form(choices, previous=None, *, size_bytes=1000, **more):
+    images = [ImageChoice(image, size_bytes) for image in choices.catalogue]
+    more = {"project": "thesis", **more}
+    return Page(render_form(images, choices, previous or {}, **more))
+
+
+def submitted(page):
+    """Return the fields as a browser would send them."""
+    names = {control.attributes["name"] for control in page.controls}
+    return {name: page.chosen(name) for name in names if page.chosen(name)}
+
+
+def test_the_untouched_form_is_a_request_that_the_gate_takes(choices):
+    options = parse_options(read_form(submitted(form(choices))), choices)
+    assert options == parse_options({}, choices)
+
+
+def test_every_offered_value_is_within_the_limits(choices):
+    page = form(choices)
+    for name in ("image", "cpus", "memory"):
+        for control in page.named(name):
+            parse_options({name: control.value}, choices)
+
+
+def test_every_control_has_words_of_its_own_and_every_choice_a_legend(choices):
+    page = form(choices)
+    assert page.controls
+    for control in page.controls:
+        assert control.label, control
+        if control.attributes["type"] == "radio":
+            assert control.legend in ("Image", "CPUs", "Memory")
+    labels = [(control.legend, control.label) for control in page.controls]
+    assert len(set(labels)) == len(labels)
+
+
+def test_what_was_chosen_before_is_chosen_again(choices):
+    before = {"image": "datascience", "cpus": 2, "memory": 2 * GIB, "safe_start": True}
+    page = form(choices, before)
+    assert page.chosen("image") == ["datascience"]
+    assert page.chosen("cpus") == ["2"]
+    assert page.chosen("memory") == [str(2 * GIB)]
+    assert page.chosen("safe_start") == ["true"]
+    assert ("details", {"id": "advanced", "class": "mt-3", "open": None}) in page.elements
+
+
+def test_a_size_between_the_steps_is_kept(choices):
+    page = form(choices, {"cpus": "3", "memory": "3g"})
+    assert page.chosen("cpus") == ["3"]
+    assert page.chosen("memory") == [str(3 * GIB)]
+
+
+def test_a_size_above_a_limit_that_was_lowered_becomes_the_limit(choices, limits):
+    page = form(choices, {"cpus": 64, "memory": "900g"})
+    assert page.chosen("cpus") == [str(int(limits.cpus))]
+    assert page.chosen("memory") == [str(limits.memory_bytes)]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["image", "cpus", "memory", "safe_start", "profile"]),
+        st.one_of(
+            st.none(), st.text(), st.integers(), st.floats(), st.lists(st.text(), max_size=2)
+        ),
+    )
+)
+def test_an_impossible_stored_choice_leaves_a_form_that_can_be_sent(previous):
+    choices = small_choices()
+    page = form(choices, previous)
+    parse_options(read_form(submitted(page)), choices)
+
+
+def small_choices():
+    """Return choices of a machine on which even the modest share is too much."""
+    limits = Limits(
+        cpus=1.5,
+        memory_bytes=3 * GIB,
+        memory_swap_bytes=3 * GIB,
+        shm_bytes=GIB,
+        pids=64,
+        servers=None,
+    )
+    return Choices(Catalogue([image(name="only")]), limits)
+
+
+def image(**fields):
+    return CatalogueImage(
+        **{
+            "name": "python",
+            "image": "ds01/python:3.11",
+            "framework": "Python",
+            "version": "3.11",
+            "description": "Python.",
+            **fields,
+        }
+    )
+
+
+def test_texts_of_the_catalogue_and_the_project_are_text_and_not_html(choices):
+    hostile = image(description=HOSTILE, framework=HOSTILE, version=HOSTILE, contents=(HOSTILE,))
+    ending = Ending("alice", "thesis", Cause.EXITED, HOSTILE, datetime.now(timezone.utc))
+    html = render_form(
+        [ImageChoice(hostile, None)], choices, {"image": HOSTILE}, project=HOSTILE, ending=ending
+    )
+    page = Page(html)
+    assert not page.has("script")
+    assert page.text.count(HOSTILE) == 6
+
+
+def test_an_image_that_is_not_here_says_so(choices):
+    assert "Ready here, 1000 B" in form(choices).text
+    assert "Will be fetched first" in form(choices, size_bytes=None).text
+
+
+def test_the_form_says_which_limits_hold_and_where_the_files_are(choices):
+    text = form(choices).text
+    assert "8 CPUs, 16 GiB of memory, 512 processes and threads, 4 GiB in /dev/shm" in text
+    assert "Servers at the same time: 3." in text
+    assert "Start project thesis" in text
+    assert "/workspace" in text
+
+
+def test_no_limit_on_servers_is_not_a_limit_of_none(choices, limits):
+    unlimited = Choices(choices.catalogue, replace(limits, servers=None))
+    assert "at the same time:" not in form(unlimited).text
+
+
+def test_the_form_says_how_the_last_server_ended(choices):
+    at = datetime(2026, 3, 1, 12, 30, tzinfo=timezone.utc)
+    ending = Ending("alice", "thesis", Cause.OUT_OF_MEMORY, "Memory ran out.", at)
+    page = form(choices, ending=ending)
+    assert "Memory ran out. (2026-03-01 12:30 UTC)" in page.text
+    assert ("time", {"datetime": "2026-03-01T12:30:00+00:00"}) in page.elements
+
+
+@pytest.mark.parametrize(
+    ("fields", "picture"),
+    [
+        ({}, "prompt"),
+        ({"contents": ("pandas",)}, "chart"),
+        ({"contents": ("pandas",), "cuda": "12.4"}, "network"),
+        ({"framework": "R"}, "layers"),
+    ],
+)
+def test_an_image_gets_the_picture_of_what_it_is_for(fields, picture, choices):
+    choice = ImageChoice(image(**fields), None)
+    assert choice.picture == picture
+    html = render_form([choice], choices, {}, project="thesis")
+    assert f'class="ds01-picture ds01-picture-{picture}"' in html

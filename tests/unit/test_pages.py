@@ -1,0 +1,327 @@
+"""What the Hub's pages tell of a user's projects, rendered as the Hub renders them.
+
+Files, accounts and the store are real; only the Hub's user and servers are stand-ins.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
+from jupyterhub._data import DATA_FILES_PATH
+
+from ds01_spawner.accounts import OwnAccounts
+from ds01_spawner.endings import Cause, Ending
+from ds01_spawner.pages import PageInfo, template_path
+from ds01_spawner.policy import GIB
+from ds01_spawner.store import Store
+from ds01_spawner.workspaces import Workspaces
+
+from .pages import Page
+
+HOSTILE = "<script>alert(1)</script>"
+NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+
+
+@dataclass
+class Server:
+    """A server as templates see it, a Hub's `Spawner` or the row of one."""
+
+    name: str
+    user_options: dict[str, Any] = field(default_factory=dict)
+    last_activity: datetime | None = None
+    pending: str | None = None
+    ready: bool = False
+    kills: int = 0
+
+    @property
+    def active(self):
+        return bool(self.pending or self.ready)
+
+    def memory_kills(self):
+        return self.kills
+
+
+class Someone:
+    """A user of the Hub with real files."""
+
+    name = escaped_name = json_escaped_name = "alice"
+
+    def __init__(self, data: Path) -> None:
+        self.store = Store(data / "ds01.sqlite")
+        self.accounts = OwnAccounts(data, 400_000, 400_009)
+        self.servers = [Server("")]
+        self.spawner = SimpleNamespace(
+            user=self,
+            store=self.store,
+            accounts=self.accounts,
+            workspaces=lambda account: Workspaces(self.name, account, self.store),
+            in_thread=asyncio.to_thread,
+            options_form="",
+        )
+
+    @property
+    def orm_user(self):
+        return SimpleNamespace(orm_spawners={server.name: server for server in self.servers})
+
+    def all_spawners(self):
+        return iter(self.servers)
+
+    def server_url(self, name=""):
+        return f"/user/alice/{name}"
+
+    def make_folder(self, name):
+        self.accounts.get(self.name)
+        (self.accounts.get(self.name).workspaces / name).mkdir()
+
+    def ended(self, project, cause=Cause.STOPPED, message="Stopped by you.", at=NOON):
+        self.store.add_ending(Ending("alice", project, cause, message, at))
+
+
+@pytest.fixture
+def alice(tmp_path):
+    someone = Someone(tmp_path)
+    yield someone
+    someone.store.close()
+
+
+def projects(user):
+    return {project.name: project for project in asyncio.run(PageInfo().projects(user))}
+
+
+def render(name, user, **variables):
+    """Render one of our templates over the Hub's, as `JupyterHub.init_tornado_settings` does."""
+    hubs = str(Path(DATA_FILES_PATH) / "templates")
+    loader = ChoiceLoader(
+        [
+            PrefixLoader({"templates": FileSystemLoader([hubs])}, "/"),
+            FileSystemLoader([template_path(), hubs]),
+        ]
+    )
+    environment = Environment(loader=loader, autoescape=True, enable_async=True)
+    everywhere = {
+        "user": user,
+        "ds01": PageInfo(),
+        "base_url": "/hub/",
+        "prefix": "/",
+        "static_url": lambda path, **_: f"/hub/static/{path}",
+        "parsed_scopes": {},
+        "named_server_limit_per_user": 50,
+    }
+    template = environment.get_template(name)
+    return asyncio.run(template.render_async({**everywhere, **variables}))
+
+
+# -- which projects there are ----------------------------------------------------------------------
+
+
+def test_looking_makes_no_directories(alice, tmp_path):
+    assert list(projects(alice)) == ["default"]
+    assert {entry.name.partition("-")[0] for entry in tmp_path.iterdir()} == {"ds01.sqlite"}
+
+
+def test_a_project_is_a_server_or_a_folder(alice):
+    alice.servers.append(Server("thesis"))
+    alice.make_folder("thesis")
+    alice.make_folder("old-data")
+    alice.make_folder("default")
+    found = projects(alice)
+    assert set(found) == {"default", "thesis", "old-data"}
+    assert found["thesis"].has_server
+    assert not found["old-data"].has_server
+    assert found["default"].server_name == ""
+
+
+def test_a_disk_that_cannot_be_read_does_not_take_the_page_along(alice, caplog):
+    alice.servers.append(Server("thesis"))
+    alice.make_folder("old-data")
+    account = alice.accounts.get("alice")
+    account.workspaces.rename(account.workspaces.with_name("elsewhere"))
+    account.workspaces.write_text("not a directory")
+    assert set(projects(alice)) == {"default", "thesis"}
+    assert "Cannot list the project folders of alice" in caplog.text
+
+
+def test_a_disk_that_does_not_answer_does_not_take_the_page_along(alice, caplog, monkeypatch):
+    monkeypatch.setattr("ds01_spawner.pages._DISK_PATIENCE_S", 0.01)
+    asked = []
+
+    async def never(*call):
+        asked.append(call)
+        await asyncio.Event().wait()
+
+    alice.spawner.in_thread = never
+    assert set(projects(alice)) == {"default"}
+    assert asked
+    assert "Cannot list the project folders of alice" in caplog.text
+
+
+# -- what is said of them --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("server", "state"),
+    [
+        (Server("", ready=True), "running"),
+        (Server("", pending="spawn"), "starting"),
+        (Server("", pending="stop"), "stopping"),
+        (Server("", pending="check"), "running"),
+        (Server(""), "stopped"),
+    ],
+)
+def test_the_state_is_the_hubs(alice, server, state):
+    alice.servers = [server]
+    assert projects(alice)["default"].state == state
+
+
+def test_active_projects_come_first_then_the_ones_used_last(alice):
+    used = NOON.replace(tzinfo=None)
+    alice.servers += [
+        Server("old", last_activity=used - timedelta(days=9)),
+        Server("recent", last_activity=used),
+        Server("zebra", ready=True, last_activity=used - timedelta(days=99)),
+    ]
+    alice.ended("middle", at=NOON - timedelta(days=3))
+    alice.make_folder("middle")
+    assert list(projects(alice)) == ["zebra", "recent", "middle", "old", "default"]
+
+
+def test_memory_kills_are_told_of_servers_that_run(alice):
+    alice.servers = [Server("", {"memory": 2 * GIB}, ready=True, kills=2), Server("b", kills=3)]
+    found = projects(alice)
+    assert (found["default"].memory_kills, found["default"].memory) == (2, "2 GiB")
+    assert found["b"].memory_kills == 0
+
+
+@pytest.mark.parametrize("options", [None, {}, {"memory": "much"}, {"memory": None}])
+def test_stored_options_of_another_version_are_no_harm(alice, options):
+    alice.servers = [Server("", options)]
+    assert projects(alice)["default"].memory == ""
+
+
+# -- the home page ---------------------------------------------------------------------------------
+
+
+def test_the_home_page_offers_what_can_be_done_with_each_project(alice):
+    alice.servers = [
+        Server("", ready=True),
+        Server("busy", pending="spawn"),
+        Server("idle", {"profile": "python · 2 CPU · 8 GiB"}),
+    ]
+    alice.make_folder("files")
+    alice.ended("idle")
+    html = render("home.html", alice)
+    rows = {name: Page(row) for name, row in rows_of(html).items()}
+    assert actions(rows["default"]) == {"/user/alice/", "stop"}
+    assert actions(rows["busy"]) == {"/hub/spawn-pending/alice/busy", "stop"}
+    assert actions(rows["idle"]) == {"/hub/spawn/alice/idle", "delete"}
+    assert actions(rows["files"]) == {"/hub/spawn/alice/files"}
+    assert "python · 2 CPU · 8 GiB Stopped by you. (2026-03-01 12:00 UTC)" in rows["idle"].text
+    assert "A folder with files" in rows["files"].text
+
+
+def rows_of(html):
+    parts = html.split('data-server="')[1:]
+    return {part.partition('"')[0] or "default": part.partition(">")[2] for part in parts}
+
+
+def actions(row):
+    links = {attributes["href"] for tag, attributes in row.elements if tag == "a"}
+    return links | {
+        attributes["data-action"] for _, attributes in row.elements if "data-action" in attributes
+    }
+
+
+def test_the_home_page_warns_of_memory_kills_with_the_limit(alice):
+    alice.servers = [Server("", {"memory": 2 * GIB}, ready=True, kills=1)]
+    text = Page(render("home.html", alice)).text
+    assert "Memory ran out. A program of this server was ended by the system" in text
+    assert "the server may use 2 GiB." in text
+    alice.servers[0].kills = 0
+    assert "Memory ran out" not in Page(render("home.html", alice)).text
+
+
+def test_the_home_page_shows_text_as_text(alice):
+    alice.servers = [Server("x", {"profile": HOSTILE})]
+    alice.ended("x", message=HOSTILE)
+    html = render("home.html", alice)
+    assert HOSTILE not in html
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
+
+
+def test_a_full_list_says_so_instead_of_offering_a_new_project(alice):
+    alice.servers = [Server(""), Server("a"), Server("b")]
+    html = render("home.html", alice, named_server_limit_per_user=2)
+    assert "You have 2 projects, as many as you may." in Page(html).text
+    assert 'id="new-project"' not in html
+    assert 'id="new-project"' in render("home.html", alice, named_server_limit_per_user=0)
+
+
+# -- a start and its end ---------------------------------------------------------------------------
+
+
+def test_the_pending_page_is_about_the_server_that_starts(alice):
+    server = Server("thesis", {"profile": "python · 1 CPU"}, pending="spawn")
+    html = render("spawn_pending.html", alice, spawner=server, progress_url="/p?a=1&b=</script>")
+    assert 'data-server="thesis"' in html
+    assert "python · 1 CPU" in html
+    assert 'const progressUrl = "/p?a=1\\u0026b=\\u003c/script\\u003e";' in html
+    assert 'href="/hub/spawn/alice/thesis"' in html
+    assert 'href="/hub/spawn/alice/thesis#safe-start"' in html
+
+
+def not_running(user, **variables):
+    known = {"server_name": "thesis", "spawn_url": "/hub/spawn/alice/thesis"}
+    return Page(render("not_running.html", user, **known, **variables))
+
+
+def test_a_failed_start_says_why_and_offers_safe_start(alice):
+    page = not_running(alice, failed=True, failed_message=HOSTILE)
+    assert HOSTILE in page.text
+    assert page.text.count("thesis did not start") == 1
+    assert "/hub/spawn/alice/thesis#safe-start" in actions(page)
+
+
+def test_a_failed_start_without_words_is_told_from_what_was_kept(alice):
+    alice.ended("thesis", Cause.START_FAILED, "The disk is full.")
+    assert "The disk is full." in not_running(alice, failed=True).text
+
+
+def test_a_server_that_is_not_running_says_how_it_ended(alice):
+    assert "It has not been started yet." in not_running(alice).text
+    alice.ended("thesis")
+    page = not_running(alice)
+    assert "Stopped by you. (2026-03-01 12:00 UTC)" in page.text
+    assert "/hub/spawn/alice/thesis" in actions(page)
+    assert "/hub/spawn/alice/thesis#safe-start" not in actions(page)
+
+
+def test_the_stopping_page_says_which_server(alice):
+    text = Page(render("stop_pending.html", alice, spawner=Server("thesis", pending="stop"))).text
+    assert "thesis is stopping" in text
+
+
+# -- the form's page -------------------------------------------------------------------------------
+
+
+def form_page(user, for_user, **variables):
+    known = {"for_user": for_user, "spawner_options_form": "<p>fields</p>", "url": "/x?a=1&b=2"}
+    return Page(render("spawn.html", user, **known, **variables))
+
+
+def test_a_refused_form_shows_the_reason_whichever_way_the_hub_hands_it_over(alice):
+    assert "No such image." in form_page(alice, alice, error_message="No such image.").text
+    assert form_page(alice, alice, html_error_message="<b>No</b>").has("b")
+    assert HOSTILE in form_page(alice, alice, error_message=HOSTILE).text
+    assert "Nothing was started" not in form_page(alice, alice).text
+
+
+def test_an_admin_is_told_whose_server_it_will_be(alice):
+    bob = SimpleNamespace(name="bob")
+    text = form_page(alice, bob).text
+    assert "You are starting a server for bob, with their files and their limits." in text
+    assert "starting a server for" not in form_page(alice, alice).text
