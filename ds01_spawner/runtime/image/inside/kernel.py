@@ -12,6 +12,10 @@ import sys
 import traceback
 
 INSIDE = os.path.dirname(os.path.abspath(__file__))
+if sys.path[0] == INSIDE:
+    import pack
+
+    del sys.path[0]
 RUNTIME = os.path.dirname(INSIDE)
 PACK = os.path.join(RUNTIME, "kernels", "cp{}{}".format(*sys.version_info[:2]))
 #: What to try after what.
@@ -21,8 +25,6 @@ PLACE, NOTICE = "DS01_KERNEL_PACK", "DS01_KERNEL_NOTICE"
 
 def main():
     """Start the kernel, or the next try."""
-    if sys.path[0] == INSIDE:
-        del sys.path[0]
     place = os.environ.pop(PLACE, None) or ("own" if has("ipykernel") else "behind")
     notice = os.environ.pop(NOTICE, "")
     try:
@@ -42,10 +44,8 @@ def has(module):
 
 def initialized(place):
     """Return a kernel application that is ready to start."""
-    if place == "behind":
-        sys.path.append(PACK)
-    elif place == "front":
-        sys.path.insert(0, PACK)
+    if place != "own":
+        pack.add(PACK, in_front=place == "front")
     from ipykernel.kernelapp import IPKernelApp
 
     app = IPKernelApp.instance()

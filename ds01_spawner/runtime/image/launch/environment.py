@@ -47,7 +47,7 @@ def user_environment(image: Mapping[str, str], settings: Mapping[str, str]) -> d
         original = image.get(f"DS01_IMAGE_{name}", "")
         if original:
             user[name] = original
-    if not any(user.get(name) for name in ("LANG", "LC_ALL", "LC_CTYPE")):
+    if not any(user.get(name) for name in ("LANG", "LC_ALL")):
         user["LANG"] = "C.UTF-8"
     user.setdefault("PATH", DEFAULT_PATH)
     user |= {"PYTHONNOUSERSITE": "1", "PIP_USER": "0", "UV_SYSTEM_PYTHON": "0"}
