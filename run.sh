@@ -215,14 +215,15 @@ url() {
     printf 'http://%s:%s/' "$host" "$PORT"
 }
 
+# The Hub is up when the proxy leads to it. Asking the proxy's API leaves no errors in the log, as
+# asking for a page too early would.
 hub_answers() {
-    "$VENV/bin/python" - "$IP" "$PORT" 2>/dev/null <<'PYTHON'
-import http.client, sys
-ip, port = sys.argv[1:]
-ip = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)
-connection = http.client.HTTPConnection(ip, int(port), timeout=2)
-connection.request("GET", "/hub/health")
-sys.exit(connection.getresponse().status != 200)
+    "$VENV/bin/python" - "${DS01_PROXY_API_PORT:-8001}" "$DATA/secrets/proxy-token" 2>/dev/null <<'PYTHON'
+import http.client, json, pathlib, sys
+port, token = int(sys.argv[1]), pathlib.Path(sys.argv[2]).read_text().strip()
+connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+connection.request("GET", "/api/routes", headers={"Authorization": f"token {token}"})
+sys.exit("/" not in json.load(connection.getresponse()))
 PYTHON
 }
 

@@ -187,6 +187,10 @@ proxy_is_ready() {
 }
 
 install_proxy() {
-    PATH="$(node_directory):$PATH" quietly npm --prefix "$REPO/proxy" ci --omit=dev --ignore-scripts
+    local node
+    node="$(node_directory)"
+    # By its own name: the link "npm" that belongs beside node does not survive in a wheel.
+    PATH="$node:$PATH" quietly node "$node/../lib/node_modules/npm/bin/npm-cli.js" \
+        --prefix "$REPO/proxy" ci --omit=dev --ignore-scripts
     proxy_stamp >"$REPO/proxy/node_modules/.ds01-made-from"
 }
