@@ -298,10 +298,10 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         A Hub that was killed no longer knows the token that it gave to a server.
         """
         note = f"Server at {url_path_join(self.user.base_url, self.name, '/')}"
-        mine = self.db.query(orm.APIToken).filter_by(user=self.user.orm_user, note=note)
+        mine = self.user.db.query(orm.APIToken).filter_by(user=self.user.orm_user, note=note)
         for token in mine:
-            self.db.delete(token)
-        self.db.commit()
+            self.user.db.delete(token)
+        self.user.db.commit()
         hook: Awaitable[None] | None = super().run_post_stop_hook()
         return hook
 

@@ -76,6 +76,7 @@ class Start:
         spawner, say = self._spawner, self.log.say
         say(5, "Checking the servers' network …")
         await self._check_fence()
+        await self._check_runtime()
         say(10, f"Preparing the image {spawner.options.image} …")
         image = await self._prepare_image()
         account = await spawner.in_thread(spawner.account)
@@ -115,6 +116,18 @@ class Start:
                 reason="network",
                 status_code=503,
             ) from error
+
+    async def _check_runtime(self) -> None:
+        """Refuse to start without the runtime: Docker would make an empty volume in its place."""
+        try:
+            await self._docker("inspect_volume", runtime.volume_name())
+        except docker.errors.NotFound:
+            raise Refused(
+                "The notebook server is not built on this machine yet. Please tell an admin: "
+                "'ds01 runtime build' makes it.",
+                reason="runtime",
+                status_code=503,
+            ) from None
 
     async def _prepare_image(self) -> containers.Image:
         spawner = self._spawner

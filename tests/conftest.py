@@ -11,16 +11,17 @@ from .hub import CA_BUNDLE, Hub
 
 @pytest.fixture(scope="session")
 def engine():
-    """Return a client of the engine; without one the tests that need it fail here."""
+    """Return a low-level client of the engine; without one the tests that need it fail here."""
     return docker.APIClient(version="auto")
 
 
 @pytest.fixture(scope="session")
-def built(engine):
+def built():
     """See to it that the base images and the runtime are there, as run.sh does."""
+    client = docker.from_env()
     ca_bundle = CA_BUNDLE if CA_BUNDLE.exists() else None
-    build_bases(engine, ca_bundle=ca_bundle, log=print)
-    build_runtime(engine, "ds01/debian:12", ca_bundle=ca_bundle, log=print)
+    build_bases(client, ca_bundle=ca_bundle, log=print)
+    build_runtime(client, "ds01/debian:12", ca_bundle=ca_bundle, log=print)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ import yaml
 
 from ds01_spawner import network
 from ds01_spawner.names import container_name, server_of
+
+_BACKGROUND = ThreadPoolExecutor(64)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -190,6 +193,10 @@ class User:
         """Ask for a server and return the Hub's first answer."""
         body = {"user_options": options}
         return self.hub.api("POST", self._path(project), self.token, json=body)
+
+    def begin(self, project: str = "default", **options: Any) -> Future[requests.Response]:
+        """Ask for a server without waiting for the Hub's answer, which takes a while."""
+        return _BACKGROUND.submit(self.ask, project, **options)
 
     def start(self, project: str = "default", **options: Any) -> Server:
         """Start a server and wait until it is ready."""

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.docker.test_life import hub_accepts, last_ending, token_of
-from tests.hub import eventually
+from tests.hub import Server, eventually
 from tests.slow_engine import SlowEngine
 
 
@@ -38,7 +38,7 @@ def test_a_start_cancelled_at_any_step_leaves_nothing(slow):
     alice = hub.user("alice")
     for step, (request, answer) in STEPS.items():
         door.hold(request, answer=answer)
-        assert alice.ask(image="python", memory="1g").status_code == 202, step
+        alice.begin(image="python", memory="1g")
         assert door.reached.wait(30), step
         stopping = hub.api("DELETE", "/users/alice/server", alice.token)
         assert stopping.status_code in (202, 204), stopping.text
@@ -54,7 +54,7 @@ def test_a_start_cancelled_at_any_step_leaves_nothing(slow):
 def test_a_start_cancelled_while_jupyterlab_comes_up_leaves_nothing(own_hub):
     own_hub.start()
     alice = own_hub.user("alice")
-    assert alice.ask(image="python", memory="1g").status_code == 202
+    alice.begin(image="python", memory="1g")
     running = eventually(
         lambda: (alice.container() or {}).get("State", {}).get("Running") and alice.container(),
         "the container runs",
@@ -74,7 +74,7 @@ def test_a_start_that_takes_too_long_is_explained_and_removed(slow):
     hub.start()
     alice = hub.user("alice")
     door.hold(r"POST /v[\d.]+/containers/create", answer=True)
-    assert alice.ask(image="python", memory="1g").status_code == 202
+    alice.begin(image="python", memory="1g")
     time.sleep(6)
     door.release()
     ending = eventually(lambda: last_ending(hub, alice), "the failure is kept")
@@ -107,7 +107,7 @@ def test_a_killed_hub_adopts_every_server_also_one_that_was_starting(own_hub):
         user.start(image="python", memory="1g")
     before = {user.name: user.container()["Id"] for user in users}
     late = own_hub.user("late")
-    assert late.ask(image="python", memory="1g").status_code == 202
+    late.begin(image="python", memory="1g")
     booting = eventually(
         lambda: (late.container() or {}).get("State", {}).get("Running") and late.container(),
         "the container runs",
@@ -120,8 +120,6 @@ def test_a_killed_hub_adopts_every_server_also_one_that_was_starting(own_hub):
         assert user.container()["Id"] == before[user.name]
     assert late.container()["Id"] == booting["Id"]
     for user in [*users, late]:
-        from tests.hub import Server
-
         server = Server(user, "default", user.ready()["url"])
         assert server.run("print('usable')") == "usable\n"
     late.stop()

@@ -69,7 +69,7 @@ def test_what_the_image_says_of_itself_is_overridden(server):
     assert config["Entrypoint"][0].startswith("/opt/ds01/")
     assert config["Cmd"] in (None, [])
     assert config["StopSignal"] == "SIGTERM"
-    assert config["Healthcheck"] == {"Test": ["NONE"]}
+    assert config["Healthcheck"]["Test"] == ["NONE"]
     assert "Health" not in container["State"]
     assert config["WorkingDir"] == "/workspace"
     assert config["User"] not in ("root", "0", "0:0", "")

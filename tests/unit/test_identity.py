@@ -71,7 +71,7 @@ def test_an_images_file_is_read():
 
 
 def test_the_place_for_packages_belongs_to_the_user():
-    archive = tarfile.open(fileobj=io.BytesIO(identity_archive("p", "g", ACCOUNT)))
-    place = archive.getmember("opt/temporary")
+    with tarfile.open(fileobj=io.BytesIO(identity_archive("p", "g", ACCOUNT))) as archive:
+        place, passwd = archive.getmember("opt/temporary"), archive.getmember("etc/passwd")
     assert (place.isdir(), place.uid, place.gid, place.mode) == (True, 400_001, 400_002, 0o755)
-    assert archive.getmember("etc/passwd").uid == 0
+    assert passwd.uid == 0

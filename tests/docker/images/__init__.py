@@ -49,8 +49,10 @@ def _debian(client: DockerClient, suite: str) -> str:
         root = Path(directory) / "root"
         subprocess.run(
             # What debootstrap mounts goes away with its mount namespace.
-            ["unshare", "--mount", "--propagation", "private"]
-            + ["debootstrap", "--variant=minbase", "--include=python3", suite, str(root)],
+            [
+                *("unshare", "--mount", "--propagation", "private"),
+                *("debootstrap", "--variant=minbase", "--include=python3", suite, str(root)),
+            ],
             check=True,
             env={**os.environ, "LC_ALL": "C"},
             stdout=subprocess.DEVNULL,
