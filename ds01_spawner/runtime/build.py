@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,5 @@ def prune(client: DockerClient) -> list[str]:
 
 
 def _remove_image(client: DockerClient, volume: str) -> None:
-    try:
+    with contextlib.suppress(ImageNotFound):
         client.images.remove(f"ds01/runtime:{volume.rpartition('-')[2]}")
-    except ImageNotFound:
-        pass

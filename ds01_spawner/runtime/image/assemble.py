@@ -23,7 +23,10 @@ ALSO = ("libpthread", "libdl", "librt", "libutil", "libresolv", "libnss_files", 
 ALSO_CXX = ("libstdc++", "libgcc_s")
 #: Files of the image that the loader would act on. Both names get as long a one that is not there:
 #: a library preloaded or cached for the image's C library breaks programs that use another.
-LOADER_FILES = {b"/etc/ld.so.preload": b"/opt/ds01/-preload", b"/etc/ld.so.cache": b"/opt/ds01/-cache"}
+LOADER_FILES = {
+    b"/etc/ld.so.preload": b"/opt/ds01/-preload",
+    b"/etc/ld.so.cache": b"/opt/ds01/-cache",
+}
 #: Parts of the standard library that a server does not need.
 UNUSED_STDLIB = ("idlelib", "lib2to3", "test", "tkinter", "turtledemo", "__pycache__")
 #: Pages of the Hub; a server has only the Hub's style.

@@ -4,17 +4,15 @@ import runpy
 import sys
 
 
-def main():
+def main() -> None:
     """Run pip as ``python -m pip`` does."""
-    code = 0
     try:
         runpy.run_module("pip", run_name="__main__", alter_sys=True)
     except SystemExit as end:
-        code = end.code
-    if "install" in sys.argv[1:] and not code:
-        print("\nds01: installed for this server only, and gone when it stops.")
-        print("ds01: to keep a package, put it into your image.")
-    sys.exit(code)
+        if "install" in sys.argv[1:] and not end.code:
+            print("\nds01: installed for this server only, and gone when it stops.")
+            print("ds01: to keep a package, put it into your image.")
+        raise
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def _can_find(name):
         from importlib.util import find_spec
 
         return find_spec(name) is not None
-    except Exception:  # noqa: BLE001: a broken finder of the image has not found it
+    except Exception:  # noqa: BLE001  (a broken finder of the image has not found it)
         return False
 
 

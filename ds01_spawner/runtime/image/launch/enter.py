@@ -16,8 +16,8 @@ from . import environment, interpreter, overlay
 from .handover import Handover
 from .places import BASH_RC, INSIDE, ISOLATED, SH_RC
 
-#: The commands with which the server starts something; arguments follow.
-SHELL = [*ISOLATED, "ds01_launch.enter", "shell"]
+#: The commands with which the server starts kernels; arguments follow. For terminals it is in
+#: etc/jupyter/jupyter_server_config.json.
 KERNEL = [*ISOLATED, "ds01_launch.enter", "kernel"]
 ENVIRONMENT_KERNEL = [*ISOLATED, "ds01_launch.enter", "environment-kernel"]
 RUN = [*ISOLATED, "ds01_launch.enter", "run"]

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 
 #: All that the server takes over of what it is started with.
 SERVER_NAMES = frozenset(
-    """
-    CURL_CA_BUNDLE HOME HOSTNAME LOGNAME PATH PIP_CERT REQUESTS_CA_BUNDLE SSL_CERT_DIR
-    SSL_CERT_FILE TZ USER
-    CPU_GUARANTEE CPU_LIMIT MEM_GUARANTEE MEM_LIMIT
-    ALL_PROXY HTTPS_PROXY HTTP_PROXY NO_PROXY all_proxy http_proxy https_proxy no_proxy
-    """.split()
+    [
+        *("HOME", "HOSTNAME", "LOGNAME", "PATH", "TZ", "USER"),
+        *("CPU_GUARANTEE", "CPU_LIMIT", "MEM_GUARANTEE", "MEM_LIMIT"),
+        *("CURL_CA_BUNDLE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE"),
+        *("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"),
+        *("all_proxy", "http_proxy", "https_proxy", "no_proxy"),
+    ]
 )
 SERVER_PREFIXES = ("DS01_", "JUPYTERHUB_")
 #: Would put another application in the server's place.

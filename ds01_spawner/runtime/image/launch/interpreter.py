@@ -102,7 +102,7 @@ def choose(user: Mapping[str, str]) -> tuple[Interpreter | None, str]:
 
 
 def candidates(path: str) -> Iterator[str]:
-    """Yield the first ``python3`` and the first ``python`` on a PATH, whose entries are absolute."""
+    """Yield the first ``python3`` and the first ``python`` in the absolute entries of a PATH."""
     absolute = os.pathsep.join(entry for entry in path.split(os.pathsep) if entry.startswith("/"))
     for name in ("python3", "python"):
         found = shutil.which(name, path=absolute)

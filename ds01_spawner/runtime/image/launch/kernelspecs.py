@@ -95,7 +95,7 @@ def _python(title: str, command: list[str]) -> dict[str, Any]:
 
 
 def conda_environments(python: Interpreter) -> Iterator[Path]:
-    """Yield the prefixes of the image's conda environments, less the one that comes first anyway."""
+    """Yield the prefixes of the image's conda environments, but not of "Python 3"."""
     root = python.conda_root
     if root is None:
         return
