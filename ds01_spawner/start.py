@@ -61,11 +61,13 @@ class Start:
             return await asyncio.wait_for(self._steps(), spawner.start_timeout * 0.95)
         except asyncio.CancelledError:
             spawner.log.info("The start of %s was cancelled", spawner._log_name)
-            await self._undo("The start was cancelled.")
+            # Not awaited: the Hub gives a cancelled start one second, an engine may take longer.
+            # The Hub's next look at the server waits for it.
+            self._undo("The start was cancelled.")
             raise
         except Exception as error:
             refused = self._explain(error)
-            await self._undo(refused.jupyterhub_message)
+            await asyncio.shield(self._undo(refused.jupyterhub_message))
             raise refused from error
         finally:
             self.log.end()
@@ -298,10 +300,10 @@ class Start:
             status_code=500,
         )
 
-    async def _undo(self, message: str) -> None:
-        """Remove what this start made, and remember why; goes on when nobody waits any more."""
+    def _undo(self, message: str) -> asyncio.Task[None]:
+        """Begin to remove what this start made and to remember why, whoever waits for it."""
         self.undone = asyncio.ensure_future(self._remove_and_record(message))
-        await asyncio.shield(self.undone)
+        return self.undone
 
     async def _remove_and_record(self, message: str) -> None:
         spawner = self._spawner
