@@ -279,9 +279,10 @@ main() {
     parse_options "$@"
     refuse_without_root
     umask 022
-    lock_data
     find_ca_bundle
-    if [[ "$INSTALL" == yes ]]; then install_missing; else list_missing; fi
+    [[ "$INSTALL" == yes ]] || list_missing
+    lock_data
+    [[ "$INSTALL" == no ]] || install_missing
     warn_without_live_restore
     settle_old_proxy
     check_ports

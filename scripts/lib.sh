@@ -29,8 +29,8 @@ missing_packages() {
     fi
     if ! client_builds; then
         # Newer systems have the client and its builder in packages of their own.
-        have docker || printf 'docker-cli?\tthe command docker\n'
-        printf 'docker-buildx?\tbuilds images with BuildKit\n'
+        have docker || printf 'docker-cli?\tthe command docker, where it is a package of its own\n'
+        printf 'docker-buildx?\tbuilds images, where it is a package of its own\n'
     fi
     if apparmor_is_on && ! have apparmor_parser; then
         printf 'apparmor\tthe kernel has AppArmor on, and the engine starts nothing without it\n'
