@@ -1,0 +1,79 @@
+"""The runtime's volume: filled whole or not at all, and kept while something uses it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import docker
+import pytest
+
+from ds01_spawner import runtime
+from ds01_spawner.runtime.build import LABEL, build, fill, is_complete, list_runtimes, prune
+
+IMAGE = f"ds01/runtime:{runtime.version()}"
+
+
+@pytest.fixture
+def client(built):
+    return docker.from_env()
+
+
+@pytest.fixture
+def volume(client):
+    """Return the name of a volume that is not there."""
+    name = f"ds01-runtime-test-{uuid4().hex[:8]}"
+    yield name
+    for found in client.volumes.list(filters={"name": name}):
+        found.remove(force=True)
+
+
+def names(client):
+    return {found.volume for found in list_runtimes(client)}
+
+
+def test_what_is_there_is_not_built_again(client):
+    lines = []
+    assert build(client, "no/such-image", log=lines.append) == runtime.volume_name()
+    assert lines == []
+
+
+def test_half_a_copy_is_none_and_two_at_once_make_one(client, volume):
+    assert not is_complete(client, volume, IMAGE)
+    interrupted = client.containers.create(
+        IMAGE,
+        ["/opt/ds01/bin/python3", "-c", "open('/target/half', 'w')"],
+        name=f"{volume}-fill",
+        volumes=[f"{volume}:/target"],
+    )
+    interrupted.start()
+    interrupted.wait()
+    assert not is_complete(client, volume, IMAGE)
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(lambda _: fill(client, volume, IMAGE), range(2)))
+    assert is_complete(client, volume, IMAGE)
+    check = (
+        "import os, jupyterlab; print(os.path.exists('/target/half'), len(os.listdir('/target')))"
+    )
+    printed = client.containers.run(
+        IMAGE,
+        ["/opt/ds01/bin/python3", "-I", "-c", check],
+        volumes=[f"{volume}:/target"],
+        remove=True,
+    )
+    assert printed.split()[0] == b"False"
+    assert int(printed.split()[1]) > 5
+
+
+def test_an_old_version_stays_while_a_container_uses_it(client, volume):
+    client.volumes.create(volume, labels={LABEL: "old"})
+    user = client.containers.create(IMAGE, ["x"], volumes=[f"{volume}:/opt/old:ro"])
+    try:
+        prune(client)
+        assert {volume, runtime.volume_name()} <= names(client)
+        used = next(found for found in list_runtimes(client) if found.volume == volume)
+        assert used.containers == (user.name,)
+        assert not used.current
+    finally:
+        user.remove()
+    assert volume in prune(client)
+    assert volume not in names(client)
+    assert runtime.volume_name() in names(client)
