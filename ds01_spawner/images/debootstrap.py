@@ -71,23 +71,28 @@ def _debootstrap_command(root: Path) -> list[str]:
         *("unshare", "--mount", "--propagation", "private"),
         *("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
         *(f"--keyring={_KEYRING}", "--force-check-gpg"),
-        *(SUITE, str(root), _mirror(SUITE) or _DEBIAN),
+        *(SUITE, str(root), _mirrors()[0]),
     ]
 
 
 def _sources() -> str:
-    """Return the image's ``sources.list``: this machine's mirrors, or Debian's."""
-    security = f"{SUITE}-security"
-    entries = (
-        (_mirror(SUITE) or _DEBIAN, SUITE),
-        (_mirror(SUITE) or _DEBIAN, f"{SUITE}-updates"),
-        (_mirror(security) or _DEBIAN_SECURITY, security),
-    )
+    """Return the image's ``sources.list``."""
+    packages, security = _mirrors()
+    entries = (packages, SUITE), (packages, f"{SUITE}-updates"), (security, f"{SUITE}-security")
     return "".join(f"deb {mirror} {suite} main\n" for mirror, suite in entries)
 
 
-def _mirror(suite: str) -> str | None:
-    """Return the mirror that this machine's apt uses for a suite of Debian, if any."""
+def _mirrors() -> tuple[str, str]:
+    """Return where Debian's packages and their security updates come from.
+
+    That is ``DS01_DEBIAN_MIRROR``, or else what this machine's apt uses, or else Debian itself.
+    """
+    if given := os.environ.get("DS01_DEBIAN_MIRROR", "").rstrip("/"):
+        return given, f"{given}-security"
+    return _apt_mirror(SUITE) or _DEBIAN, _apt_mirror(f"{SUITE}-security") or _DEBIAN_SECURITY
+
+
+def _apt_mirror(suite: str) -> str | None:
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     done = subprocess.run(
         [*command, f"Codename: {suite}", "Component: main"],
