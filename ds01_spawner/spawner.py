@@ -198,6 +198,8 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         running: a server is given up only when the engine says that it ended.
         """
         await self._finish_undoing()
+        if self._start is not None and self._start.made_nothing:
+            return 0
         try:
             found = await self.inspect_own()
         except Exception as error:

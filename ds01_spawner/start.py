@@ -72,6 +72,11 @@ class Start:
         finally:
             self.log.end()
 
+    @property
+    def made_nothing(self) -> bool:
+        """Whether this start is over and never asked the engine for a container."""
+        return self.undone is not None and self._creating is None
+
     # -- the steps ---------------------------------------------------------------------------
 
     async def _steps(self) -> tuple[str, int]:

@@ -56,9 +56,10 @@ class Hub:
     def __init__(self, data: Path, name: str) -> None:
         self.data = data
         self.docker = docker.APIClient(version="auto")
-        self.network_name = f"ds01-{name}"
-        self.interface = f"ds01{name[:8]}"
         self.port, self.hub_port, self.proxy_api_port = (free_port() for _ in range(3))
+        # Several test runs may share a machine.
+        self.network_name = f"ds01-{name}-{self.port}"
+        self.interface = f"ds01t{self.port}"
         self.url = f"http://127.0.0.1:{self.port}"
         self.token = secrets.token_hex(16)
         self.process: subprocess.Popen[bytes] | None = None
@@ -135,7 +136,7 @@ class Hub:
         """Stop the Hub as Ctrl-C does; servers run on."""
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(30)
+            self.process.wait(60)
 
     def kill(self) -> None:
         """Kill the Hub without a chance to write anything down."""
@@ -144,8 +145,15 @@ class Hub:
         self.process.wait()
 
     def close(self) -> None:
-        """Stop the Hub and remove all that it made."""
-        self.stop()
+        """Stop the Hub, if need be by force, and remove all that it made."""
+        try:
+            self.stop()
+        finally:
+            if self.process is not None:
+                self.process.kill()
+            self._remove_all()
+
+    def _remove_all(self) -> None:
         for container in self.containers():
             self.docker.remove_container(container["Id"], v=True, force=True)
         network.remove(self.docker, self.network_name)

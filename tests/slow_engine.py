@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import socketserver
@@ -27,6 +28,7 @@ class SlowEngine:
         self._pattern: re.Pattern[str] | None = None
         self._keep_answer = False
         self._released = threading.Event()
+        self._clients: set[socket.socket] = set()
         self._server: socketserver.ThreadingUnixStreamServer | None = None
         self.open()
 
@@ -46,11 +48,14 @@ class SlowEngine:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
-        """Be an engine that is down: new connections are refused."""
+        """Be an engine that is down: connections break, and new ones are refused."""
         assert self._server is not None
         self._server.shutdown()
         self._server.server_close()
         self.path.unlink(missing_ok=True)
+        for client in tuple(self._clients):
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
 
     def hold(self, pattern: str, *, answer: bool = False) -> None:
         """Hold requests whose first line matches until `release`.
@@ -74,6 +79,7 @@ class SlowEngine:
         """Pass one connection's requests on, and its answers back unless they are held."""
         may_answer = threading.Event()
         may_answer.set()
+        self._clients.add(client)
         with socket.socket(socket.AF_UNIX) as engine:
             engine.connect(ENGINE)
             back = threading.Thread(target=_pass_back, args=(engine, client, may_answer))
@@ -85,8 +91,10 @@ class SlowEngine:
                 # One side has gone, as a cancelled client does.
                 return
             finally:
+                self._clients.discard(client)
                 may_answer.set()
-                engine.shutdown(socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):
+                    engine.shutdown(socket.SHUT_RDWR)
                 back.join(5)
 
     def _pass_on(self, data: bytes, engine: socket.socket, may_answer: threading.Event) -> None:
