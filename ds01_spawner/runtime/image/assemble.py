@@ -6,6 +6,7 @@ mounted into has or lacks.
 """
 
 import compileall
+import hashlib
 import py_compile
 import re
 import shutil
@@ -42,6 +43,7 @@ def main() -> None:
     patch_loader()
     patch_interpreter()
     compile_bytecode()
+    link_identical_files(RUNTIME / "kernels")
 
 
 def copy_interpreter() -> None:
@@ -137,6 +139,20 @@ def compile_bytecode() -> None:
             # Without a look at the source's time, which a copy into a volume may change.
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
+
+
+def link_identical_files(directory: Path) -> None:
+    """Keep files with the same content once: the packs differ in little but compiled modules."""
+    first: dict[tuple[int, bytes], Path] = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_symlink() or not path.is_file():
+            continue
+        key = (path.stat().st_mode, hashlib.sha256(path.read_bytes()).digest())
+        if key in first:
+            path.unlink()
+            path.hardlink_to(first[key])
+        else:
+            first[key] = path
 
 
 if __name__ == "__main__":
