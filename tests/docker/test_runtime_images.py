@@ -23,30 +23,39 @@ class Image:
     Attributes
     ----------
     python
-        Version and installation of the image's Python; None where it has none that works.
+        Version and installation of the image's Python; None where notebooks cannot run on it.
     where
         What a module that only the image has says of itself.
+    why
+        What a notebook says that runs on the runtime's Python instead.
+    overlay
+        Where packages go that are installed in a notebook.
     """
 
     name: str
-    python: tuple[str, str] | None
+    python: tuple[str, str] | None = None
     where: str | None = None
+    why: str = ""
+    overlay: str = "/opt/temporary"
     shell: str = "bash"
 
 
-IMAGES = [
+WITHOUT_JUPYTER = [
     Image("debian11", ("3.9", "/usr")),
     Image("debian12", ("3.11", "/usr")),
     Image("debian13", ("3.13", "/usr")),
     Image("venv", ("3.11", "/usr"), where="venv"),
-    Image("no-python", None),
-    Image("busybox", None, shell="sh"),
+    Image("no-python", why="there is no Python in this image"),
+    Image("busybox", why="there is no Python in this image", shell="sh"),
+]
+BESIDES = [
     Image("own-jupyter", ("3.11", "/usr")),
     Image("conda", ("3.11", "/opt/conda"), where="/opt/conda"),
     Image("old-packages", ("3.11", "/usr"), where="old"),
-    Image("hostile", None),
+    Image("old-python", why="Python 3.6 is too old", overlay="/opt/temporary/notebook"),
+    Image("broken-python", why="No module named 'asyncio'", overlay="/opt/temporary/notebook"),
+    Image("hostile", why="/usr/bin/python3 does not work"),
 ]
-BY_NAME = {image.name: image for image in IMAGES}
 
 LOOK = """
 import json, os, sys
@@ -93,7 +102,7 @@ def started(hub):
         server.owner.stop()
 
 
-@pytest.fixture(scope="module", params=IMAGES, ids=lambda image: image.name)
+@pytest.fixture(scope="module", params=WITHOUT_JUPYTER + BESIDES, ids=lambda image: image.name)
 def image(request):
     return request.param
 
@@ -146,13 +155,14 @@ def test_a_notebook_runs_in_the_images_own_python(server, image):
     found = seen(printed)
     assert found["protected"] == READ_ONLY
     assert found["directory"] == "/workspace"
-    assert found["path"] == "/opt/temporary/bin"
+    assert found["path"] == f"{image.overlay}/bin"
     if image.python:
         assert (found["version"], found["base"], found["where"]) == (*image.python, image.where)
         assert "ds01:" not in printed
     else:
         assert found["base"] == "/opt/ds01"
         assert "not on the image's" in printed
+        assert image.why in printed
 
 
 def test_a_terminal_opens_with_the_prompt(server, image):
@@ -171,7 +181,9 @@ def test_files_save(server):
     assert (code, printed.splitlines()[-1]) == (0, text["content"])
 
 
-def test_widgets_that_a_user_installs_work_and_are_said_to_be_temporary(server):
+@pytest.mark.parametrize("image", WITHOUT_JUPYTER, ids=lambda image: image.name)
+def test_widgets_that_a_user_installs_work_and_are_said_to_be_temporary(started, image):
+    server = started(image.name)
     printed = server.run(INSTALL, within_s=120)
     assert re.search(r"seen: /opt/temporary/lib/\S+/ipywidgets/__init__.py True 7", printed), (
         printed
@@ -189,6 +201,12 @@ def test_widgets_that_a_user_installs_work_and_are_said_to_be_temporary(server):
     script = server.request("GET", f"lab/extensions/{manager['name']}/{manager['load']}")
     assert script.status_code == 200
     assert "javascript" in script.headers["Content-Type"]
+
+
+def test_where_the_images_python_cannot_run_notebooks_packages_still_install(started):
+    server = started("broken-python")
+    printed = server.run(INSTALL, within_s=120)
+    assert "seen: /opt/temporary/notebook/lib/" in printed
 
 
 def test_pip_in_a_terminal_says_that_it_is_temporary(started):
