@@ -169,20 +169,20 @@ find_ca_bundle() {
     export DS01_CA_BUNDLE="${DS01_CA_BUNDLE:-}"
 }
 
-# The proxy of a Hub that was killed lives on; JupyterHub stops it by its number. After a reboot
-# that number may be somebody else's.
+# The proxy of a Hub that was killed lives on, and JupyterHub stops whatever has the number in this
+# file. After a reboot that may be anybody.
 settle_old_proxy() {
     local pid_file="$DATA/proxy.pid" pid
     [[ -e "$pid_file" ]] || return 0
     pid="$(<"$pid_file")"
-    if [[ "$pid" =~ ^[0-9]+$ ]] &&
-        tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q configurable-http-proxy; then
+    if [[ "$pid" =~ ^[0-9]+$ && -e "/proc/$pid" ]] &&
+        tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q configurable-http-proxy; then
         step "Stopping the proxy that a Hub left behind (process $pid)"
         kill "$pid" 2>/dev/null || true
         local deadline=$((SECONDS + 5))
         while [[ -e "/proc/$pid" ]] && ((SECONDS < deadline)); do sleep 0.1; done
     fi
-    [[ -e "/proc/$pid" ]] || rm -f "$pid_file"
+    rm -f "$pid_file"
 }
 
 # $1: what is to listen, $2: address, $3: port, $4: what to do if it cannot.
@@ -246,9 +246,9 @@ start_hub() {
     PATH="$VENV/bin:$(node_directory):$PATH"
     # A session of its own: Ctrl-C reaches only this script, which tells the Hub once.
     cd "$DATA"
+    trap stop_hub INT TERM HUP
     setsid jupyterhub -f "$REPO/jupyterhub_config.py" </dev/null &
     HUB_PID=$!
-    trap stop_hub INT TERM HUP
     echo "$HUB_PID" >>"$DATA/run.lock"
     local deadline=$((SECONDS + HUB_DEADLINE_S))
     until hub_answers; do
@@ -297,4 +297,5 @@ main() {
     die "The Hub ended by itself (status $status); its last lines above say why."
 }
 
-main "$@"
+# Not when sourced: tests call the functions one by one.
+[[ "${BASH_SOURCE[0]}" != "$0" ]] || main "$@"
