@@ -39,7 +39,9 @@ c.DS01Spawner.largest_memory = "8G"
 def hub(built, tmp_path_factory):
     """Return a running Hub for all tests in a browser, whose starts can be held."""
     deployment = Hub(tmp_path_factory.mktemp("hub"), "browser")
-    deployment.configure(f"from pathlib import Path\ndata = Path({str(deployment.data)!r})\n{HOLD_STARTS}")
+    deployment.configure(
+        f"from pathlib import Path\ndata = Path({str(deployment.data)!r})\n{HOLD_STARTS}"
+    )
     deployment.add_image("vanished", "ds01-test/vanished:1")
     try:
         deployment.start()
@@ -72,7 +74,9 @@ def person(hub, chromium):
     contexts = []
 
     def arrive(name: str, **context) -> Person:
-        contexts.append(chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **context}))
+        contexts.append(
+            chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
+        )
         someone = Person(hub, name, contexts[-1].new_page())
         someone.log_in()
         return someone

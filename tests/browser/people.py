@@ -87,7 +87,7 @@ class Person:
     def open_notebook(self) -> None:
         """Open a new notebook and wait until its kernel is ready."""
         self.launch("Notebook", "Python")
-        idle = self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+        idle = self.page.get_by_role("button", name=re.compile(r"Python .* \| Idle$"))
         expect(idle).to_be_visible(timeout=60_000)
 
     def run_cell(self, code: str) -> str:

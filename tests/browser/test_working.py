@@ -74,6 +74,9 @@ def test_a_student_works_and_finds_everything_again(hub, person):
     expect(sofia.choice("Memory", "2 GiB")).to_be_checked()
     sofia.press_start()
     sofia.wait_for_lab()
+    # The notebook that was open, and not saved, would ask for a kernel.
+    sofia.go("/user/sofia/lab?reset")
+    sofia.wait_for_lab()
     sofia.open_notebook()
     assert sofia.run_cell(LOOK_BACK).splitlines()[:2] == ["forty-two", "Sofia K"]
     assert student.container()["Id"] != first_container
@@ -95,6 +98,7 @@ def test_a_memory_hog_is_explained_while_its_server_lives(hub, person):
     tom.page.locator(".jp-Notebook .cm-content").last.click()
     tom.page.keyboard.insert_text("hog = []\nwhile True:\n    hog.append(bytearray(50_000_000))")
     tom.page.keyboard.press("Shift+Enter")
+    expect(tom.page.get_by_role("dialog")).to_contain_text("have died", timeout=60_000)
     eventually(lambda: "Memory ran out" in home_of(tom), "the home page tells of it")
     expect(tom.row("default")).to_contain_text("running")
     warning = tom.row("default").get_by_role("status")
@@ -122,10 +126,14 @@ def test_the_progress_tells_each_step_until_jupyterlab_opens(hub, person, held):
     held.unlink()
     ada.wait_for_lab()
     steps = json.loads(ada.page.evaluate("sessionStorage.getItem('steps')"))
-    assert steps[0] == "Checking the servers' network …"
-    assert "Preparing the image python …" in steps
-    assert steps.index("Creating your container …") < steps.index("Waiting for JupyterLab …")
-    assert len(set(steps)) == len(steps)
+    said = [step for step in steps if step.endswith("…")]
+    assert said == [
+        "Checking the servers' network …",
+        "Preparing the image python …",
+        "Creating your container …",
+        "Starting your container …",
+        "Waiting for JupyterLab …",
+    ]
 
 
 def test_cancelling_a_start_leaves_the_other_server_alone(hub, person, held):
@@ -136,7 +144,7 @@ def test_cancelling_a_start_leaves_the_other_server_alone(hub, person, held):
     held.touch()
     mia.go("/hub/spawn/mia/second")
     mia.press_start()
-    mia.page.wait_for_url("**/hub/spawn-pending/mia/second")
+    mia.page.wait_for_url("**/hub/spawn-pending/mia/second**")
     mia.page.get_by_role("button", name="Cancel the start").click()
     mia.page.wait_for_url("**/hub/home")
     expect(mia.row("second")).to_contain_text("stopped", timeout=30_000)
@@ -150,7 +158,7 @@ def test_a_start_that_fails_says_why_and_safe_start_is_one_way_on(hub, person, h
     leo.go("/hub/spawn/leo/thesis")
     leo.choose("Image", "vanished")
     leo.press_start()
-    leo.page.wait_for_url("**/hub/spawn-pending/leo/thesis")
+    leo.page.wait_for_url("**/hub/spawn-pending/leo/thesis**")
     held.unlink()
     expect(leo.page.get_by_role("heading", level=1)).to_have_text("thesis did not start")
     expect(leo.page.get_by_role("alert")).to_contain_text(
