@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -202,6 +203,11 @@ class TestOverlay:
         overlay.make(tmp_path, this_python)
         assert own.exists()
 
+    def test_two_kernels_may_make_it_at_once(self, this_python, tmp_path):
+        with ThreadPoolExecutor(4) as kernels_at_once:
+            list(kernels_at_once.map(lambda _: overlay.make(tmp_path, this_python), range(20)))
+        assert self.run(tmp_path, "import sys; print('\"%s\"' % sys.prefix)") == str(tmp_path)
+
     def test_pip_says_that_what_it_installs_is_temporary(self, this_python, tmp_path):
         overlay.make(tmp_path / "place", this_python)
         package = tmp_path / "nothing"
@@ -220,7 +226,9 @@ class TestOverlay:
 
     def test_an_image_without_pip_gets_one(self):
         assert overlay.path_lines(DEBIAN) == []
-        assert overlay.path_lines(replace(DEBIAN, has_pip=False)) == [str(places.PIP)]
+        without = replace(DEBIAN, has_pip=False)
+        assert overlay.path_lines(without) == [str(places.PIP)]
+        assert overlay.path_lines(replace(without, version=(3, 8))) == []
 
     def test_an_environment_below_is_seen_with_its_own_rule_for_the_system(self):
         environment_below = replace(

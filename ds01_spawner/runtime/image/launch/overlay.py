@@ -6,11 +6,12 @@ of the image, and is not held up by Debian's guard against it. Made by hand, bec
 have no ``venv`` module, and because three files take no time.
 """
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
 
-from .interpreter import FIRST_WITH_ENVIRONMENTS, Interpreter
+from .interpreter import FIRST_WITH_ENVIRONMENTS, PACKS, Interpreter
 from .places import INSIDE, PIP, TEMPORARY
 
 #: Below `place`: the overlay of the runtime's Python, where the image has a Python for terminals.
@@ -36,11 +37,13 @@ def make(root: Path, interpreter: Interpreter) -> None:
     if (root / "pyvenv.cfg").exists():
         return
     packages = root / packages_directory(interpreter)
-    packages.mkdir(parents=True)
+    # Two kernels that start at once may both be here.
+    packages.mkdir(parents=True, exist_ok=True)
     (root / "bin").mkdir(exist_ok=True)
-    (root / "lib64").symlink_to("lib")
-    for name in names(interpreter):
-        (root / "bin" / name).symlink_to(interpreter.executable)
+    links = {f"bin/{name}": interpreter.executable for name in names(interpreter)}
+    for name, target in {"lib64": "lib", **links}.items():
+        with contextlib.suppress(FileExistsError):
+            (root / name).symlink_to(target)
     for name in ("pip", *(name.replace("python", "pip") for name in names(interpreter)[1:])):
         wrapper = root / "bin" / name
         wrapper.write_text(f"#!{root}/bin/python\n" + (INSIDE / "pip_wrapper.py").read_text())
@@ -92,7 +95,7 @@ def path_lines(interpreter: Interpreter) -> list[str]:
     lines = []
     if interpreter.is_environment:
         lines += [f"import site; site.addsitedir({path!r})" for path in interpreter.packages]
-    if not interpreter.has_pip:
+    if not interpreter.has_pip and interpreter.version >= min(PACKS):
         lines.append(str(PIP))
         if interpreter.version < (3, 10):
             # Debian packs distutils apart, and pip wants it up to here unless told otherwise.
