@@ -86,14 +86,13 @@ print("seen:", ipywidgets.__file__, slider.comm.comm_id != "", slider.value)
 @pytest.fixture(scope="module")
 def started(hub):
     """Return a function that starts a server from one of the images, each once."""
-    client = docker.from_env()
+    tags = images.build_all(docker.from_env(), CA_BUNDLE if CA_BUNDLE.exists() else None)
+    tags["no-python"] = "ds01/debian:12"
     servers: dict[str, Server] = {}
 
     def start(name: str) -> Server:
         if name not in servers:
-            bundle = CA_BUNDLE if CA_BUNDLE.exists() else None
-            tag = "ds01/debian:12" if name == "no-python" else images.build(client, name, bundle)
-            hub.add_image(name, tag)
+            hub.add_image(name, tags[name])
             servers[name] = hub.user(f"runtime-{name}").start(image=name, memory="1g")
         return servers[name]
 
