@@ -67,13 +67,17 @@
     }
   }
 
-  async function watch() {
-    // A machine that is away for a moment is asked again the next time.
-    if (document.visibilityState === "visible") await refresh().catch(() => {});
+  const soon = () => {
     const changing = list.querySelector(".ds01-state-starting, .ds01-state-stopping");
-    setTimeout(watch, changing ? 2000 : 15000);
+    setTimeout(watch, changing ? 2000 : 10000);
+  };
+
+  async function watch() {
+    // A Hub that is away for a moment is asked again the next time.
+    if (document.visibilityState === "visible") await refresh().catch(() => {});
+    soon();
   }
-  setTimeout(watch, list.querySelector(".ds01-state-starting, .ds01-state-stopping") ? 2000 : 15000);
+  soon();
 
   // -- a new project --
 
