@@ -217,6 +217,12 @@ def test_pip_in_a_terminal_says_that_it_is_temporary(started):
     terminal.shows(r"/opt/temporary/lib/python3.11/site-packages/tinynetrc.py")
 
 
+def test_a_package_that_was_not_installed_is_not_said_to_be_temporary(started):
+    printed = started("debian12").run("%pip install --no-index not-there")
+    assert "No matching distribution" in printed
+    assert "gone when the server stops" not in printed
+
+
 def test_the_images_kernels_are_offered_and_run_in_its_environment(started):
     server = started("own-jupyter")
     offered = server.request("GET", "api/kernelspecs").json()["kernelspecs"]

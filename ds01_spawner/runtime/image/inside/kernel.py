@@ -125,7 +125,7 @@ def add_notices(shell: Any, notice: str) -> None:
 
     def pip(line: str) -> None:
         original(line)
-        if line.split()[:1] == ["install"]:
+        if line.split()[:1] == ["install"] and not shell.user_ns.get("_exit_code"):
             print("ds01: what is installed here is gone when the server stops.")
 
     shell.register_magic_function(pip, "line", "pip")

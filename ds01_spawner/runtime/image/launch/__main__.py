@@ -71,7 +71,14 @@ def look(image: Mapping[str, str], settings: Mapping[str, str]) -> Handover:
         user = environment.with_overlay(user, str(place))
     root = place if in_terminals is python else place / overlay.FOR_RUNTIME
     overlay.make(root, python)
-    return Handover(user, (), python, str(root), str(place), reason)
+    return Handover(
+        user=user,
+        server_names=(),  # not known yet
+        python=python,
+        overlay=str(root),
+        place=str(place),
+        notice=reason,
+    )
 
 
 def find(user: dict[str, str]) -> tuple[Interpreter | None, str, dict[str, str]]:
@@ -96,4 +103,7 @@ def jupyter_path(handover: Handover) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:  # such as a full disk
+        sys.exit(f"ds01: the server cannot be set up: {error}")
