@@ -75,7 +75,10 @@ def explain(
     state = inspected["State"]
     code = int(state["ExitCode"])
     limit = format_bytes(int(inspected["HostConfig"]["Memory"]))
-    if stopped_by is not None:
+    if state["Status"] == "created":
+        cause = Cause.START_FAILED
+        message = "Its start was interrupted when the Hub restarted. Start it again."
+    elif stopped_by is not None:
         cause = Cause.STOPPED
         message = f"Stopped by {stopped_by}."
     elif state["OOMKilled"] or (code == 137 and kernel_oom_kills):

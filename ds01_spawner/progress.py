@@ -36,6 +36,11 @@ class StartLog:
         self._wake()
 
     @property
+    def ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._done
+
+    @property
     def last(self) -> str:
         """The latest message, or an empty text."""
         return str(self._events[-1][1]["message"]) if self._events else ""

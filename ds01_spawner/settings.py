@@ -18,12 +18,31 @@ from .images.catalogue import Catalogue
 from .policy import GIB, Limits, this_machine
 from .store import Store
 
+#: Traits of the parent that have no effect here, and what to use instead.
+WITHOUT_EFFECT = {
+    "allowed_images": "the catalogue",
+    "cmd": "nothing: the mounted runtime decides what runs",
+    "cpu_limit": "largest_cpus",
+    "extra_create_kwargs": "the traits of DS01Spawner",
+    "extra_host_config": "the traits of DS01Spawner",
+    "image": "the catalogue",
+    "links": "nothing: servers do not reach each other",
+    "mem_limit": "largest_memory",
+    "mounts": "nothing yet",
+    "name_template": "nothing: names are <project>._.<user>",
+    "post_start_cmd": "nothing: an image brings what it needs",
+    "pull_policy": "nothing: an image is fetched when it is missing",
+    "remove": "nothing: a container is removed when its end is recorded",
+    "volumes": "nothing yet",
+}
+
 
 class DS01Settings(Configurable):
     """The traits of `DS01Spawner`, and the things that are made from them."""
 
     hub: Any
     """The Hub as the spawner sees it; set by JupyterHub."""
+    log: Any
 
     data_dir = Unicode(
         "/var/lib/ds01",
@@ -152,6 +171,17 @@ class DS01Settings(Configurable):
     @default("catalogue_file")
     def _default_catalogue_file(self) -> str:
         return str(Path(self.data_dir) / "catalogue.yaml")
+
+    def warn_without_effect(self) -> None:
+        """Say in the log which configured traits of the parent are not heeded, and what is."""
+        for section in ("Spawner", "DockerSpawner", "DS01Spawner"):
+            for trait in WITHOUT_EFFECT.keys() & self.config[section].keys():
+                self.log.warning(
+                    "c.%s.%s has no effect with DS01Spawner; use %s",
+                    section,
+                    trait,
+                    WITHOUT_EFFECT[trait],
+                )
 
     @property
     def ca_bundle_path(self) -> Path | None:

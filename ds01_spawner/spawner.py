@@ -64,6 +64,8 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         """Threads for calls to the engine: a slow pull or stop of one user delays nobody."""
         cls = DS01Spawner
         if cls._executor is None:
+            # The first call in this process: the place to say something once.
+            self.warn_without_effect()
             cls._executor = ThreadPoolExecutor(self.engine_threads, thread_name_prefix="engine")
         return cls._executor
 
@@ -71,8 +73,9 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         """Run a blocking call beside the Hub's loop."""
         return await asyncio.get_running_loop().run_in_executor(self.executor, call, *args)
 
+    # The parent calls its method of this name whenever `image` changes.
     @default("object_name")
-    def _default_object_name(self) -> str:
+    def _object_name_default(self) -> str:
         return container_name(self.user.name, self.project)
 
     def account(self) -> Account:
@@ -198,8 +201,11 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         running: a server is given up only when the engine says that it ended.
         """
         await self._finish_undoing()
-        if self._start is not None and self._start.made_nothing:
-            return 0
+        if self._start is not None:
+            if not self._start.over:
+                return None
+            if self._start.made_nothing:
+                return 0
         try:
             found = await self.inspect_own()
         except Exception as error:

@@ -73,6 +73,11 @@ class Start:
             self.log.end()
 
     @property
+    def over(self) -> bool:
+        """Whether `run` has come to an end, whichever."""
+        return self.log.ended
+
+    @property
     def made_nothing(self) -> bool:
         """Whether this start is over and never asked the engine for a container."""
         return self.undone is not None and self._creating is None
@@ -206,6 +211,7 @@ class Start:
         return {
             **spawner.get_env(),
             **(containers.ca_environment() if spawner.ca_bundle_path else {}),
+            "JUPYTER_IMAGE_SPEC": spawner.catalogue.get(spawner.options.image).image,
             "HOME": containers.home_in_container(account),
             "USER": account.login,
             "LOGNAME": account.login,

@@ -294,8 +294,10 @@ class Server:
         )
         request = _execute_request(code)
         channel.send(json.dumps(request))
-        printed = []
+        printed: list[str] = []
+        deadline = time.monotonic() + within_s
         while True:
+            channel.settimeout(max(0.1, deadline - time.monotonic()))
             message = json.loads(channel.recv())
             if message["parent_header"].get("msg_id") != request["header"]["msg_id"]:
                 continue

@@ -6,10 +6,10 @@ from ds01_spawner.endings import Cause, explain
 from ds01_spawner.policy import GIB
 
 
-def inspected(code=0, oom=False, finished="2026-11-23T14:05:06.123456789Z"):
+def inspected(code=0, oom=False, finished="2026-11-23T14:05:06.123456789Z", status="exited"):
     return {
         "Id": "c0ffee",
-        "State": {"ExitCode": code, "OOMKilled": oom, "FinishedAt": finished},
+        "State": {"Status": status, "ExitCode": code, "OOMKilled": oom, "FinishedAt": finished},
         "HostConfig": {"Memory": 2 * GIB},
     }
 
@@ -23,6 +23,7 @@ def inspected(code=0, oom=False, finished="2026-11-23T14:05:06.123456789Z"):
         (inspected(137), None, 1, Cause.OUT_OF_MEMORY, "2 GiB"),
         (inspected(137), None, 0, Cause.KILLED, "signal 9"),
         (inspected(0), None, 3, Cause.EXITED, "by itself"),
+        (inspected(0, status="created"), None, 0, Cause.START_FAILED, "Start it again"),
         (inspected(1), None, 0, Cause.EXITED, "exit code 1"),
     ],
 )
