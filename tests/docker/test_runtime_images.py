@@ -15,6 +15,8 @@ from tests.hub import CA_BUNDLE, Server, eventually
 
 from . import images
 
+pytestmark = pytest.mark.docker
+
 
 @dataclass(frozen=True)
 class Image:
@@ -73,7 +75,7 @@ print("seen:" + json.dumps({
     "path": os.environ["PATH"].split(":")[0],
 }))
 """
-READ_ONLY = 30
+READ_ONLY = 30  # errno.EROFS
 
 INSTALL = """
 %pip install --quiet ipywidgets
