@@ -234,6 +234,10 @@ class User:
         assert answer.status_code in (202, 204), answer.text
         eventually(lambda: not self._active(project), f"{project} has stopped")
 
+    def stop_in_background(self, project: str = "default") -> Future[None]:
+        """Stop a server without waiting for its end."""
+        return _BACKGROUND.submit(self.stop, project)
+
     def _active(self, project: str) -> bool:
         model = self.model(project)
         return bool(model and (model["ready"] or model["pending"]))

@@ -172,3 +172,17 @@ def test_a_full_disk_is_said_and_nothing_is_left(own_hub):
         assert own_hub.containers() == []
     finally:
         subprocess.run(["umount", places], check=True)
+
+
+def test_a_slow_stop_of_one_user_delays_nobody(slow):
+    hub, door = slow
+    alice, bob = hub.user("alice"), hub.user("bob")
+    alice.start(image="python", memory="1g")
+    door.hold(r"POST /v[\d.]+/containers/\w+/stop", answer=True)
+    stopping = alice.stop_in_background()
+    assert door.reached.wait(30)
+    assert bob.start(image="python", memory="1g").run("print('mine')") == "mine\n"
+    assert alice.container() is not None
+    door.release()
+    stopping.result(60)
+    assert alice.container() is None
