@@ -150,6 +150,8 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         self.options = parse_options(raw, self.choices())
         stored = self.options.stored(self.catalogue)
         self.user_options = self.orm_spawner.user_options = stored
+        # The Hub rolls back what is not committed when it answers any other request.
+        self.db.commit()
 
     async def _size_of(self, reference: str) -> int | None:
         """Return the size of an image in bytes; None if it is not on this machine."""
