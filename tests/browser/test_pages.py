@@ -87,7 +87,7 @@ def test_the_list_follows_what_happens_elsewhere(hub, person, held):
     omar.page.wait_for_url("**/spawn-pending/**")
     omar.go("/hub/home")
     expect(omar.row("live")).to_contain_text("starting")
-    expect(omar.row("live").get_by_role("link", name="Watch")).to_be_visible()
+    expect(omar.row("live").get_by_role("link", name="Progress")).to_be_visible()
     held.unlink()
     expect(omar.row("live")).to_contain_text("running", timeout=60_000)
     student.stop("live")
