@@ -63,9 +63,9 @@ c.DS01Spawner.data_dir = str(data)
 c.DS01Spawner.network_name = servers.name
 c.DS01Spawner.catalogue_file = str(here / "images/catalogue.yaml")
 c.DS01Spawner.ca_bundle = os.environ.get("DS01_CA_BUNDLE", "")
-# Seconds. A start may have to fetch an image first; an image that is here takes a few.
+# Seconds: for a whole start, which may have to fetch an image, and for JupyterLab in it.
 c.DS01Spawner.start_timeout = 600
-c.DS01Spawner.http_timeout = 60
+c.DS01Spawner.http_timeout = 120
 
 # What a server may take at most, cut to this machine.
 c.DS01Spawner.largest_memory = "32G"

@@ -1,9 +1,10 @@
-"""Waits until a server answers, without the Hub's growing pauses."""
+"""Servers that come up: how many at once, and noticing at once that one answers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
@@ -12,6 +13,41 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 TRY_EVERY_S = 0.1
 #: Seconds between two looks at the container, which cost the engine more than a refused connection.
 LOOK_EVERY_S = 1.0
+
+
+class LaunchSlots:
+    """Room for a few servers to come up at the same time.
+
+    - At most `count` come up at once: a class that presses Start together is served one after
+      the other, instead of all of them late.
+    - Who asks first gets a slot first.
+    - A server that does not come up loses its slot after `longest_s`, so that it holds up nobody.
+
+    Parameters
+    ----------
+    count
+        Number of slots.
+    longest_s
+        Seconds; more than a server takes that comes up at all.
+    """
+
+    def __init__(self, count: int, longest_s: float = 20.0) -> None:
+        self._free = asyncio.Semaphore(count)
+        self._longest_s = longest_s
+
+    @asynccontextmanager
+    async def one(self, on_wait: Callable[[], None]) -> AsyncIterator[None]:
+        """Hold a slot; `on_wait` is called if none is free at once."""
+        if self._free.locked():
+            on_wait()
+        await self._free.acquire()
+        overdue = asyncio.get_running_loop().call_later(self._longest_s, self._free.release)
+        try:
+            yield
+        finally:
+            if asyncio.get_running_loop().time() < overdue.when():
+                overdue.cancel()
+                self._free.release()
 
 
 async def until_answering(url: str, check_alive: Callable[[], Awaitable[Any]]) -> None:

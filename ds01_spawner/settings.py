@@ -152,6 +152,19 @@ class DS01Settings(Configurable):
         16, min=2, help="Calls to the engine under way at once, of all users together."
     ).tag(config=True)
 
+    concurrent_starts = Int(
+        min=1,
+        help="""
+        Servers that come up at the same time; the next ones wait for seconds.
+
+        Starting JupyterLab keeps one CPU busy for a second or two. Default: the CPUs plus one.
+        """,
+    ).tag(config=True)
+
+    @default("concurrent_starts")
+    def _default_concurrent_starts(self) -> int:
+        return this_machine().cpus + 1
+
     manage_fence = Bool(
         True,
         help="""

@@ -25,6 +25,7 @@ from .form import ImageChoice, render_form
 from .names import container_name, project_of
 from .options import Choices, SpawnOptions, parse_options, read_form
 from .policy import Limits
+from .readiness import LaunchSlots
 from .settings import DS01Settings
 from .start import Start
 from .who import requester
@@ -49,6 +50,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
 
     options: SpawnOptions
     api_token: str
+    _launch_slots: LaunchSlots | None = None
     _start: Start | None = None
     _pid = 0
 
@@ -68,6 +70,14 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             self.warn_without_effect()
             cls._executor = ThreadPoolExecutor(self.engine_threads, thread_name_prefix="engine")
         return cls._executor
+
+    @property
+    def launch_slots(self) -> LaunchSlots:
+        """Room for a few servers to come up at once, shared by all users."""
+        cls = DS01Spawner
+        if cls._launch_slots is None:
+            cls._launch_slots = LaunchSlots(self.concurrent_starts)
+        return cls._launch_slots
 
     async def in_thread(self, call: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking call beside the Hub's loop."""

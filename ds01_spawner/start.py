@@ -103,15 +103,28 @@ class Start:
         spawner.object_id = await asyncio.shield(self._creating)
         await self._introduce_user(account)
 
-        say(70, "Starting your container …")
-        await self._docker("start", spawner.object_id)
-        address = await self._check_started(account, workspace, home)
-
-        say(80, "Waiting for JupyterLab …")
-        url = url_path_join(f"http://{address}:{spawner.port}", spawner.server.base_url, "api")
-        await until_answering(url, self._running)
+        busy = "Others are starting at this moment; yours is next in turn …"
+        async with spawner.launch_slots.one(on_wait=lambda: say(65, busy)):
+            say(70, "Starting your container …")
+            await self._docker("start", spawner.object_id)
+            address = await self._check_started(account, workspace, home)
+            say(80, "Waiting for JupyterLab …")
+            await self._wait_for_jupyterlab(address)
         say(100, "Ready.")
         return address, spawner.port
+
+    async def _wait_for_jupyterlab(self, address: str) -> None:
+        spawner = self._spawner
+        url = url_path_join(f"http://{address}:{spawner.port}", spawner.server.base_url, "api")
+        try:
+            await asyncio.wait_for(until_answering(url, self._running), spawner.http_timeout)
+        except asyncio.TimeoutError:
+            raise Refused(
+                f"JupyterLab did not answer within {spawner.http_timeout} seconds. Try Safe start, "
+                "which ignores your settings, or another image.",
+                reason="timeout",
+                status_code=503,
+            ) from None
 
     async def _check_fence(self) -> None:
         spawner = self._spawner
