@@ -45,8 +45,8 @@ class Account:
 class OwnAccounts:
     """Accounts that exist only here: a number of their own for each user, kept by their files.
 
-    The owner of a user's home directory is the record of their number, so a restored backup
-    brings the numbers along and no table can disagree with the files.
+    The owner of a user's files is the record of their number, so a restored backup brings the
+    numbers along and no table can disagree with the files.
 
     Parameters
     ----------
@@ -72,17 +72,12 @@ class OwnAccounts:
             If the directories cannot be made.
         """
         slug = user_slug(username)
-        home = self._homes / slug
-        workspaces = self._workspaces / slug
-        uid = _owner(home)
+        uid = _owner(self._homes / slug)
         if uid is None:
             with self._locked():
-                uid = _owner(home)
-                if uid is None:
-                    uid = self._free_uid()
-                    _make_home(home, uid)
+                uid = self._make(slug)
         # Root's, so that nobody can put a link where a project is looked for.
-        workspaces.mkdir(mode=0o711, parents=True, exist_ok=True)
+        (self._workspaces / slug).mkdir(mode=0o711, parents=True, exist_ok=True)
         return self._account(username, uid)
 
     def find(self, username: str) -> Account | None:
@@ -110,8 +105,19 @@ class OwnAccounts:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    def _make(self, slug: str) -> int:
+        """Make a user's home unless there is one now, and return its owner."""
+        uid = _owner(self._homes / slug)
+        if uid is None:
+            # Somebody whose home was lost gets the number that their projects have.
+            uid = next(_owners(self._workspaces / slug), None) or self._free_uid()
+            _make_home(self._homes / slug, uid)
+        return uid
+
     def _free_uid(self) -> int:
-        used = {entry.stat(follow_symlinks=False).st_uid for entry in os.scandir(self._homes)}
+        used = set(_owners(self._homes))
+        for workspaces in self._workspaces.glob("*"):
+            used.update(_owners(workspaces))
         for uid in self._range:
             if uid not in used:
                 return uid
@@ -177,6 +183,16 @@ def _owner(path: Path) -> int | None:
         return path.stat(follow_symlinks=False).st_uid
     except FileNotFoundError:
         return None
+
+
+def _owners(directory: Path) -> Iterator[int]:
+    """Yield the owners of what lies in a directory; nothing if there is none."""
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                yield entry.stat(follow_symlinks=False).st_uid
+    except FileNotFoundError:
+        return
 
 
 def _make_home(home: Path, uid: int) -> None:

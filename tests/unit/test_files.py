@@ -72,6 +72,14 @@ def test_users_who_come_at_once_get_different_numbers(accounts):
         accounts.get("one-too-many")
 
 
+def test_a_lost_home_gives_nobody_anothers_number(mine, accounts):
+    alice = accounts.get("alice")
+    mine.workspace("thesis")
+    alice.home.rmdir()
+    assert accounts.get("bob").uid != alice.uid
+    assert accounts.get("alice") == alice
+
+
 def test_root_and_strangers_have_no_system_account():
     with pytest.raises(Refused, match="root"):
         SystemAccounts().get("root")
