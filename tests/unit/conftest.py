@@ -1,10 +1,15 @@
 """What the unit tests share: a small catalogue and limits."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ds01_spawner.images.catalogue import Catalogue
 from ds01_spawner.options import Choices
 from ds01_spawner.policy import GIB, Limits
+
+# Two busy cores are slow at times; that says nothing about the code.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 CATALOGUE = """
 images:
