@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,8 @@ LABEL = "ds01.runtime"
 MARK = ".complete"
 #: How long somebody else's copy into the same volume may take.
 FILL_SECONDS = 600
+#: How long a container may lie between its creation and its start.
+START_SECONDS = 30
 
 _TARGET = "/target"
 _FILL = [f"{MOUNT}/bin/python3", "-I", "-m", "ds01_launch.fill", _TARGET]
@@ -121,7 +125,8 @@ def fill(client: DockerClient, volume: str, image: str) -> None:
             lines = filler.logs().decode(errors="replace").strip()
             raise BuildError(f"The runtime's volume {volume} cannot be filled: {lines}")
     finally:
-        filler.remove(force=True)
+        with _gone_is_fine():
+            filler.remove(force=True)
 
 
 def _only_filler(client: DockerClient, volume: str, image: str) -> Container | None:
@@ -142,17 +147,25 @@ def _only_filler(client: DockerClient, volume: str, image: str) -> Container | N
 
 
 def _wait_for_other(client: DockerClient, name: str) -> None:
-    """Wait until a fill has ended, and remove what one left that ended without its starter."""
-    try:
+    """Wait until a fill has ended, and remove what one left whose starter is gone."""
+    given_up = time.monotonic() + START_SECONDS
+    with _gone_is_fine():
         other = client.containers.get(name)
-        if other.status == "created":
-            time.sleep(1)  # between its creation and its start, or given up there
+        while other.status == "created" and time.monotonic() < given_up:
+            time.sleep(0.2)
             other.reload()
         if other.status == "running":
             other.wait(timeout=FILL_SECONDS)
-        other.remove()
+        other.remove(force=True)
+
+
+@contextmanager
+def _gone_is_fine() -> Iterator[None]:
+    """Ignore that a container is gone already, or is just being removed by somebody else."""
+    try:
+        yield
     except APIError as error:
-        if error.status_code not in (404, 409):  # gone, or being removed: both are what we want
+        if error.status_code not in (404, 409):
             raise
 
 

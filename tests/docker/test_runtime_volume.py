@@ -12,6 +12,7 @@ from ds01_spawner.runtime.build import LABEL, build, fill, is_complete, list_run
 pytestmark = pytest.mark.docker
 
 IMAGE = f"ds01/runtime:{runtime.version()}"
+WRITE = ["/opt/ds01/bin/python3", "-I", "-c", "open('/target/half', 'w')"]
 
 
 @pytest.fixture
@@ -28,6 +29,13 @@ def volume(client):
         found.remove(force=True)
 
 
+def printed_in(volume, client, code):
+    """Return the words that code prints which sees the volume."""
+    command = ["/opt/ds01/bin/python3", "-I", "-c", code]
+    volumes = [f"{volume}:/target"]
+    return client.containers.run(IMAGE, command, volumes=volumes, remove=True).decode().split()
+
+
 def names(client):
     return {found.volume for found in list_runtimes(client)}
 
@@ -41,10 +49,7 @@ def test_what_is_there_is_not_built_again(client):
 def test_half_a_copy_is_none_and_two_at_once_make_one(client, volume):
     assert not is_complete(client, volume, IMAGE)
     interrupted = client.containers.create(
-        IMAGE,
-        ["/opt/ds01/bin/python3", "-c", "open('/target/half', 'w')"],
-        name=f"{volume}-fill",
-        volumes=[f"{volume}:/target"],
+        IMAGE, WRITE, name=f"{volume}-fill", volumes=[f"{volume}:/target"]
     )
     interrupted.start()
     interrupted.wait()
@@ -52,17 +57,17 @@ def test_half_a_copy_is_none_and_two_at_once_make_one(client, volume):
     with ThreadPoolExecutor(2) as both:
         list(both.map(lambda _: fill(client, volume, IMAGE), range(2)))
     assert is_complete(client, volume, IMAGE)
-    check = (
-        "import os, jupyterlab; print(os.path.exists('/target/half'), len(os.listdir('/target')))"
-    )
-    printed = client.containers.run(
-        IMAGE,
-        ["/opt/ds01/bin/python3", "-I", "-c", check],
-        volumes=[f"{volume}:/target"],
-        remove=True,
-    )
-    assert printed.split()[0] == b"False"
-    assert int(printed.split()[1]) > 5
+    there = printed_in(volume, client, "import jupyterlab, os; print(*os.listdir('/target'))")
+    assert "half" not in there
+    assert {"bin", "lib", "kernels"} <= set(there)
+
+
+def test_a_volume_that_is_complete_is_never_written_to_again(client, volume):
+    client.volumes.create(volume)
+    printed_in(volume, client, "open('/target/.complete', 'w'); open('/target/half', 'w')")
+    fill(client, volume, IMAGE)
+    there = printed_in(volume, client, "import os; print(*sorted(os.listdir('/target')))")
+    assert there == [".complete", "half"]
 
 
 def test_an_old_version_stays_while_a_container_uses_it(client, volume):
