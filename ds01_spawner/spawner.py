@@ -21,8 +21,9 @@ from traitlets import default
 from . import endings, engine
 from .accounts import Account
 from .cgroups.memory import oom_kills
+from .errors import Refused
 from .form import ImageChoice, render_form
-from .names import container_name, project_of
+from .names import DEFAULT_PROJECT, container_name, project_of
 from .options import Choices, SpawnOptions, parse_options, read_form
 from .policy import Limits
 from .readiness import LaunchSlots
@@ -110,6 +111,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             "ds01.hub": self.hub_id,
             "ds01.user": self.user.name,
             "ds01.project": self.project,
+            "ds01.server": self.name,
         }
 
     # -- what is asked for ---------------------------------------------------------------------
@@ -157,6 +159,13 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         Refused
             With what to choose instead.
         """
+        if self.name == DEFAULT_PROJECT:
+            raise Refused(
+                f"The project {DEFAULT_PROJECT!r} belongs to your server without a name. Start "
+                "that one on the home page, or choose another name.",
+                reason="project",
+                status_code=409,
+            )
         self.options = parse_options(raw, self.choices())
         stored = self.options.stored(self.catalogue)
         self.user_options = self.orm_spawner.user_options = stored
