@@ -92,7 +92,9 @@ class PageInfo:
 
         A project is whatever the Hub has a server for or the user has a folder of.
         """
-        known = {spawner.name: spawner for spawner in user.all_spawners()}
+        # A server that somebody named "default" cannot be started; the unnamed one is that project.
+        servers = (s for s in user.all_spawners() if s.name != DEFAULT_PROJECT)
+        known = {server.name: server for server in servers}
         folders = await self._folders(user.spawner)
         names = {server_of(folder) for folder in folders} | {server_of(DEFAULT_PROJECT), *known}
         projects = [self._project(user, name, known.get(name)) for name in names]

@@ -62,6 +62,23 @@ def test_a_new_project_gets_a_form_with_its_name_and_then_a_row(hub, person):
     nina.wait_for_lab("thesis-2")
 
 
+def test_a_server_called_default_leaves_the_one_without_a_name_alone(hub, person):
+    nils = person("nils")
+    student = hub.user("nils")
+    student.start(memory="1g")
+    container = student.container()["Id"]
+    nils.go("/hub/spawn/nils/default")
+    nils.press_start()
+    expect(nils.page.get_by_role("alert")).to_contain_text(
+        "The project 'default' belongs to your server without a name."
+    )
+    assert student.container()["Id"] == container
+    assert student.ready()
+    nils.go("/hub/home")
+    expect(nils.row("default")).to_have_count(1)
+    expect(nils.row("default")).to_contain_text("running")
+
+
 def test_a_deleted_project_keeps_its_files_and_its_place_in_the_list(hub, person):
     omar = person("omar")
     student = hub.user("omar")

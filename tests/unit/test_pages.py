@@ -125,7 +125,7 @@ def test_looking_makes_no_directories(alice, tmp_path):
 
 
 def test_a_project_is_a_server_or_a_folder(alice):
-    alice.servers.append(Server("thesis"))
+    alice.servers += [Server("thesis"), Server("default")]
     alice.make_folder("thesis")
     alice.make_folder("old-data")
     alice.make_folder("default")
