@@ -15,7 +15,9 @@ from ..buildkit import BuildError, Log
 
 SUITE = "bookworm"
 PACKAGES = ("ca-certificates",)
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+#: Debian 12's public keys: 4D64FEC119C2029067D6E791F8D2585B8783D481 (its release) and
+#: B8B80B5B623EAB6AD8775C45B7C5D7D6350947F8 (its archive). Ubuntu has none that are this new.
+_KEYRING = Path(__file__).with_name("bookworm.gpg")
 _DEBIAN = "http://ftp.debian.org/debian"
 _DEBIAN_SECURITY = "http://ftp.debian.org/debian-security"
 _LINES_SHOWN_ON_FAILURE = 10
@@ -56,12 +58,11 @@ def import_debian(client: DockerClient, tag: str, labels: Mapping[str, str], log
 
 def missing_packages() -> tuple[str, ...]:
     """Return the system's packages that `import_debian` needs and does not find."""
-    needed = {
-        "debootstrap": shutil.which("debootstrap"),
-        # Without Debian's keys, what is downloaded could not be verified; Ubuntu lacks them.
-        "debian-archive-keyring": _KEYRING.exists(),
-    }
-    return tuple(package for package, found in needed.items() if not found)
+    # Newer systems verify signatures with sqv in place of gpgv.
+    programs = {"debootstrap": ("debootstrap",), "gpgv": ("gpgv", "sqv")}
+    return tuple(
+        package for package, names in programs.items() if not any(map(shutil.which, names))
+    )
 
 
 def _debootstrap_command(root: Path) -> list[str]:
