@@ -159,18 +159,12 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         Refused
             With what to choose instead.
         """
-        if self.name == DEFAULT_PROJECT:
-            raise Refused(
-                f"The project {DEFAULT_PROJECT!r} belongs to your server without a name. Start "
-                "that one on the home page, or choose another name.",
-                reason="project",
-                status_code=409,
-            )
+        _refuse_default(self.name)
         self.options = parse_options(raw, self.choices())
         stored = self.options.stored(self.catalogue)
         self.user_options = self.orm_spawner.user_options = stored
         # The Hub rolls back what is not committed when it answers any other request.
-        self.db.commit()
+        self.user.db.commit()
 
     async def _size_of(self, reference: str) -> int | None:
         """Return the size of an image in bytes; None if it is not on this machine."""
@@ -336,5 +330,17 @@ class DS01Spawner(DS01Settings, DockerSpawner):
 
     async def rename(self, old_name: str, new_name: str) -> None:
         """Move the workspace along with the server's name, or refuse."""
+        _refuse_default(new_name)
         workspaces = self.workspaces(await self.in_thread(self.account))
         await self.in_thread(workspaces.rename, project_of(old_name), project_of(new_name))
+
+
+def _refuse_default(server_name: str) -> None:
+    """Refuse a server that would share its project with the unnamed one."""
+    if server_name == DEFAULT_PROJECT:
+        raise Refused(
+            f"The project {DEFAULT_PROJECT!r} belongs to your server without a name. Start that "
+            "one on the home page, or choose another name.",
+            reason="project",
+            status_code=409,
+        )
