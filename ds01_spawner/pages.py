@@ -52,6 +52,8 @@ class Project:
         ran into.
     has_server
         Whether the Hub knows a server for it; otherwise it is only a folder with files.
+    folder
+        Name of its folder on the machine where that is another one; empty otherwise.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Project:
     memory_kills: int = 0
     memory: str = ""
     has_server: bool = False
+    folder: str = ""
 
     @property
     def last_used(self) -> float:
@@ -95,15 +98,19 @@ class PageInfo:
         # A server that somebody named "default" cannot be started; the unnamed one is that project.
         servers = (s for s in user.all_spawners() if s.name != DEFAULT_PROJECT)
         known = {server.name: server for server in servers}
-        folders = await self._folders(user.spawner)
-        names = {server_of(folder) for folder in folders} | {server_of(DEFAULT_PROJECT), *known}
-        projects = [self._project(user, name, known.get(name)) for name in names]
+        existing = await self._existing(user.spawner)
+        folders = user.spawner.store.project_folders(user.name)
+        names = {server_of(project) for project in existing} | {server_of(DEFAULT_PROJECT), *known}
+        projects = [
+            self._project(user, name, known.get(name), folders.get(project_of(name), ""))
+            for name in names
+        ]
         return sorted(projects, key=lambda p: (p.state == "stopped", -p.last_used, p.name))
 
-    def _project(self, user: User, server_name: str, spawner: Any | None) -> Project:
+    def _project(self, user: User, server_name: str, spawner: Any | None, folder: str) -> Project:
         name, ending = project_of(server_name), self.ending(user, server_name)
         if spawner is None:
-            return Project(name, server_name, ending=ending)
+            return Project(name, server_name, ending=ending, folder=folder)
         return Project(
             name,
             server_name,
@@ -114,17 +121,18 @@ class PageInfo:
             memory_kills=spawner.memory_kills() if spawner.ready else 0,
             memory=_memory(_stored(spawner)),
             has_server=True,
+            folder=folder,
         )
 
-    async def _folders(self, spawner: DS01Spawner) -> list[str]:
+    async def _existing(self, spawner: DS01Spawner) -> list[str]:
         """Return the projects that have a folder; none if the disk does not say."""
         reading = spawner.in_thread(_existing_projects, spawner)
         try:
-            folders: list[str] = await asyncio.wait_for(reading, _DISK_PATIENCE_S)
+            existing: list[str] = await asyncio.wait_for(reading, _DISK_PATIENCE_S)
         except (OSError, asyncio.TimeoutError) as error:
             _LOG.warning("Cannot list the project folders of %s: %r", spawner.user.name, error)
             return []
-        return folders
+        return existing
 
 
 def _state(spawner: Any) -> str:

@@ -43,7 +43,7 @@
       problem.textContent = `That did not work: ${error.message}`;
       problem.hidden = false;
     }
-    await refresh();
+    await refresh().catch(() => {});
   });
 
   // -- a list that stays true --
@@ -52,6 +52,7 @@
 
   async function refresh() {
     const answer = await fetch(window.location.href, { headers: { Accept: "text/html" } });
+    if (!answer.ok) throw new Error(`The Hub answered ${answer.status}.`);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const fresh = page.getElementById("projects");
     // Without the list the page is another one, such as the login.

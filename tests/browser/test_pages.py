@@ -62,6 +62,21 @@ def test_a_new_project_gets_a_form_with_its_name_and_then_a_row(hub, person):
     nina.wait_for_lab("thesis-2")
 
 
+def test_a_user_name_with_special_characters_is_no_obstacle(hub, person, held):
+    owen = person("o'neil@lab & co")
+    owen.go("/hub/home")
+    owen.page.get_by_label("New project").fill("thesis")
+    owen.page.get_by_role("button", name="Create").click()
+    expect(owen.page.get_by_role("heading", level=1)).to_have_text("Start project thesis")
+    owen.press_start()
+    owen.page.get_by_role("button", name="Cancel the start").click()
+    owen.page.wait_for_url("**/hub/home")
+    expect(owen.row("thesis")).to_contain_text("stopped", timeout=30_000)
+    owen.page.once("dialog", lambda dialog: dialog.accept())
+    owen.row("thesis").get_by_role("button", name="Delete").click()
+    expect(owen.row("thesis")).to_have_count(0)
+
+
 def test_a_server_called_default_leaves_the_one_without_a_name_alone(hub, person):
     nils = person("nils")
     student = hub.user("nils")

@@ -136,6 +136,15 @@ def test_a_project_is_a_server_or_a_folder(alice):
     assert found["default"].server_name == ""
 
 
+def test_a_folder_that_no_server_can_be_named_after_is_shown_with_its_name(alice):
+    alice.make_folder("Über uns & <b>more")
+    (slug,) = set(projects(alice)) - {"default"}
+    assert projects(alice)[slug].folder == "Über uns & <b>more"
+    html = render("home.html", alice)
+    assert "Folder: Über uns &amp; &lt;b&gt;more" in html
+    assert f'href="/hub/spawn/alice/{slug}"' in html
+
+
 def test_a_disk_that_cannot_be_read_does_not_take_the_page_along(alice, caplog):
     alice.servers.append(Server("thesis"))
     alice.make_folder("old-data")
