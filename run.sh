@@ -277,6 +277,8 @@ say_where() {
 
 main() {
     parse_options "$@"
+    # Debian's plain "su" leaves these out, and with them dockerd and iptables.
+    PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
     refuse_without_root
     umask 022
     find_ca_bundle

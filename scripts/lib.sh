@@ -62,10 +62,11 @@ $1"
         apt-get install -y --no-install-recommends "${names[@]}"
 }
 
-# Runs a command and shows what it printed only if it fails.
+# Runs a command and shows what it printed only if it fails. What a package starts along the way
+# must not keep run.sh's lock, descriptor 9.
 quietly() {
     local output
-    output="$("$@" 2>&1 </dev/null)" || die "'$*' failed:
+    output="$("$@" 2>&1 </dev/null 9>&-)" || die "'$*' failed:
 $(tail -n 20 <<<"$output")"
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ IMAGES = Path(__file__).parents[2] / "images"
 
 #: Label with the hash of everything that an image was built from.
 BUILT_FROM = "ds01.built-from"
+
+#: Held during builds. In root's own directory, as whoever may use the engine is root anyhow.
+_LOCK = Path("/run/ds01-images.lock")
 
 #: What the runtime and the bases are built on.
 DEBIAN = "ds01/debian:12"
@@ -112,10 +116,12 @@ def build_bases(
     ------
     BuildError
         If an image cannot be built.
+    PermissionError
+        If this is not run by root.
     """
     known = recipes(images)
     builder = _Builder(client, known, log, details)
-    with buildkit.site_secrets(ca_bundle) as secrets:
+    with _one_at_a_time(), buildkit.site_secrets(ca_bundle) as secrets:
         for recipe in known if only is None else [r for r in known if r.tag in only]:
             builder.settle(recipe, secrets)
     builder.remove_replaced()
@@ -230,6 +236,14 @@ def _why_no_registry(client: DockerClient, reference: str) -> str | None:
     except (DockerException, requests.RequestException) as error:
         return str(getattr(error, "explanation", None) or error)
     return None
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Keep others on this machine from building meanwhile, each on the other's half."""
+    with _LOCK.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker
@@ -102,6 +103,17 @@ def test_a_second_build_does_nothing(lab):
     assert lab.stale() == ()
     assert lab.build() == ()
     assert lab.image("one").id == first
+
+
+def test_two_builds_at_once_build_everything_once(lab):
+    lab.add("parent", bases.DEBIAN, "RUN sleep 1")
+    lab.add("child", lab.tag("parent"), "RUN true")
+
+    with ThreadPoolExecutor() as pool:
+        built = [future.result() for future in [pool.submit(lab.build) for _ in range(2)]]
+
+    assert sorted(built) == [(), (lab.tag("parent"), lab.tag("child"))]
+    assert lab.stale() == ()
 
 
 def test_a_change_rebuilds_the_image_and_what_builds_on_it(lab):
