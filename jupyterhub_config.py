@@ -1,7 +1,7 @@
 """The reference deployment: one machine, readable from top to bottom.
 
-run.sh decides where things are and passes that on in the environment; everything that an admin
-may want to change stands here.
+run.sh decides where things are and passes that on in the environment. A site's own settings go into
+site_config.py in the data directory, which is read last.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import docker
 
-from ds01_spawner import network, pages
+from ds01_spawner import certificates, network, pages
 
 c = get_config()  # noqa: F821  (provided by JupyterHub)
 
@@ -37,8 +37,8 @@ c.JupyterHub.template_vars = {"ds01": pages.PageInfo()}
 c.Spawner.consecutive_failure_limit = 0
 
 # -- Who may log in --------------------------------------------------------------------------
-# Any name with the shared password; "admin" with a password of its own. On a real server, put
-# your site's authenticator here (docs/deploy.md).
+# Any name with the shared password; "admin" with a password of its own. A real server has an
+# authenticator of its site's, in site_config.py (docs/deploy.md).
 c.JupyterHub.authenticator_class = "shared-password"
 c.SharedPasswordAuthenticator.user_password = (secrets / "user-password").read_text().strip()
 c.SharedPasswordAuthenticator.admin_password = (secrets / "admin-password").read_text().strip()
@@ -53,7 +53,7 @@ c.ConfigurableHTTPProxy.pid_file = str(data / "proxy.pid")
 
 # -- The servers' network --------------------------------------------------------------------
 # Servers reach the Hub at the bridge's own address and nothing else on this machine.
-servers = network.find(docker.APIClient(version="auto"), os.environ.get("DS01_NETWORK", "ds01"))
+servers = network.find(docker.from_env().api, os.environ.get("DS01_NETWORK", "ds01"))
 c.JupyterHub.hub_ip = servers.gateway
 c.JupyterHub.hub_port = hub_port
 
@@ -62,7 +62,7 @@ c.JupyterHub.spawner_class = "ds01"
 c.DS01Spawner.data_dir = str(data)
 c.DS01Spawner.network_name = servers.name
 c.DS01Spawner.catalogue_file = str(here / "images/catalogue.yaml")
-c.DS01Spawner.ca_bundle = os.environ.get("DS01_CA_BUNDLE", "")
+c.DS01Spawner.ca_bundle = str(certificates.ca_bundle() or "")
 # Seconds: for a whole start, which may have to fetch an image, and for JupyterLab in it.
 c.DS01Spawner.start_timeout = 600
 c.DS01Spawner.http_timeout = 120
@@ -71,3 +71,7 @@ c.DS01Spawner.http_timeout = 120
 c.DS01Spawner.largest_memory = "32G"
 c.DS01Spawner.largest_cpus = 32
 c.DS01Spawner.pids_limit = 4096
+
+# -- The site's own settings -----------------------------------------------------------------
+if (data / "site_config.py").exists():
+    load_subconfig(str(data / "site_config.py"))  # noqa: F821  (provided by JupyterHub)

@@ -160,15 +160,6 @@ build_missing() {
 
 ds01() { "$VENV/bin/python" -m ds01_spawner.cli "$@" 9>&-; }
 
-# A site's own certificates, where Debian keeps them: servers and builds have to trust them too.
-find_ca_bundle() {
-    if [[ -z "${DS01_CA_BUNDLE+set}" ]] &&
-        compgen -G '/usr/local/share/ca-certificates/*.crt' >/dev/null; then
-        DS01_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt
-    fi
-    export DS01_CA_BUNDLE="${DS01_CA_BUNDLE:-}"
-}
-
 # The proxy of a Hub that was killed lives on, and JupyterHub stops whatever has the number in this
 # file. After a reboot that may be anybody.
 settle_old_proxy() {
@@ -281,7 +272,6 @@ main() {
     PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
     refuse_without_root
     umask 022
-    find_ca_bundle
     [[ "$INSTALL" == yes ]] || list_missing
     lock_data
     [[ "$INSTALL" == no ]] || install_missing

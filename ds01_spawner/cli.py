@@ -15,6 +15,7 @@ from docker.errors import DockerException
 
 from . import __version__, network
 from .buildkit import BuildError
+from .certificates import ca_bundle
 from .images import bases
 from .images.catalogue import Catalogue, CatalogueError
 from .network import NetworkError
@@ -251,12 +252,10 @@ def _engine() -> docker.DockerClient:
 
 
 def _ca_bundle(args: argparse.Namespace) -> Path | None:
-    given = args.ca_bundle or os.environ.get("DS01_CA_BUNDLE")
-    if not given:
-        return None
-    if not Path(given).is_file():
-        raise Failure(f"There is no certificate bundle {given}.")
-    return Path(given)
+    try:
+        return ca_bundle(args.ca_bundle)
+    except FileNotFoundError as error:
+        raise Failure(str(error)) from error
 
 
 def _interface(network_name: str) -> str:

@@ -74,8 +74,12 @@ class SpawnOptions(BaseModel):
         return f"{image.name} · {size}" + (" · safe start" if self.safe_start else "")
 
     def stored(self, catalogue: Catalogue) -> dict[str, Any]:
-        """Return what the Hub keeps for the next start and shows to admins."""
-        return {**self.model_dump(), PROFILE: self.profile(catalogue)}
+        """Return what the Hub keeps for the next start and shows to admins.
+
+        Safe start is for once: kept, it would ignore a user's settings for ever.
+        """
+        kept = self.model_dump(exclude={"safe_start"})
+        return {**kept, PROFILE: self.profile(catalogue)}
 
 
 def parse_options(raw: Mapping[str, Any], choices: Choices) -> SpawnOptions:

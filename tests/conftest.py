@@ -3,10 +3,11 @@
 import docker
 import pytest
 
+from ds01_spawner.certificates import ca_bundle
 from ds01_spawner.images.bases import build_bases
 from ds01_spawner.runtime.build import build as build_runtime
 
-from .hub import CA_BUNDLE, Hub
+from .hub import Hub
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +20,8 @@ def engine():
 def built():
     """See to it that the base images and the runtime are there, as run.sh does."""
     client = docker.from_env()
-    ca_bundle = CA_BUNDLE if CA_BUNDLE.exists() else None
-    build_bases(client, ca_bundle=ca_bundle, log=print)
-    build_runtime(client, "ds01/debian:12", ca_bundle=ca_bundle, log=print)
+    build_bases(client, ca_bundle=ca_bundle(), log=print)
+    build_runtime(client, "ds01/debian:12", ca_bundle=ca_bundle(), log=print)
 
 
 @pytest.fixture(scope="session")

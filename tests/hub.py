@@ -28,7 +28,6 @@ from ds01_spawner.names import container_name, server_of
 _BACKGROUND = ThreadPoolExecutor(64)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def eventually(check: Callable[[], Any], what: str, within_s: float = 60) -> Any:
@@ -78,6 +77,7 @@ class Hub:
         catalogue = yaml.safe_load((REPOSITORY / "images" / "catalogue.yaml").read_text())
         self._images: list[dict[str, Any]] = catalogue["images"]
         self._write_catalogue()
+        self.configure("")
         network.ensure(self.docker, self.network_name, self.interface, self.hub_port)
 
     def add_image(self, name: str, reference: str) -> None:
@@ -90,8 +90,9 @@ class Hub:
         (self.data / "catalogue.yaml").write_text(yaml.safe_dump({"images": self._images}))
 
     def configure(self, text: str) -> None:
-        """Add lines to the configuration; takes effect at the next start."""
-        (self.data / "more_config.py").write_text(text)
+        """Add lines to the site's configuration; takes effect at the next start."""
+        ours = f"c.DS01Spawner.catalogue_file = {str(self.data / 'catalogue.yaml')!r}\n"
+        (self.data / "site_config.py").write_text(ours + text)
 
     # -- the process ---------------------------------------------------------------------------
 
@@ -105,7 +106,6 @@ class Hub:
             "DS01_HUB_PORT": str(self.hub_port),
             "DS01_PROXY_API_PORT": str(self.proxy_api_port),
             "DS01_NETWORK": self.network_name,
-            "DS01_CA_BUNDLE": str(CA_BUNDLE) if CA_BUNDLE.exists() else "",
             "DS01_TEST_TOKEN": self.token,
         }
         with self.log.open("ab") as log:

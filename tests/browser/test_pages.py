@@ -192,8 +192,7 @@ def test_the_form_works_with_the_keyboard_alone(hub, person, held):
     keys.press("Enter")
     kim.page.wait_for_url("**/spawn-pending/kim/keys**")
     stored = hub.user("kim").model("keys")["user_options"]
-    chosen = {key: stored[key] for key in ("image", "cpus", "memory", "safe_start")}
-    assert chosen == {"image": "datascience", "cpus": 1, "memory": 1024**3, "safe_start": True}
+    assert stored["profile"] == "datascience · 1 CPU · 1 GiB · safe start"
     kim.page.get_by_role("button", name="Cancel the start").press("Enter")
     kim.page.wait_for_url("**/hub/home")
 

@@ -11,7 +11,8 @@ import docker
 import pytest
 import websocket
 
-from tests.hub import CA_BUNDLE, Server, eventually
+from ds01_spawner.certificates import ca_bundle
+from tests.hub import Server, eventually
 
 from . import images
 
@@ -88,7 +89,7 @@ print("seen:", ipywidgets.__file__, slider.comm.comm_id != "", slider.value)
 @pytest.fixture(scope="module")
 def started(hub):
     """Return a function that starts a server from one of the images, each once."""
-    tags = images.build_all(docker.from_env(), CA_BUNDLE if CA_BUNDLE.exists() else None)
+    tags = images.build_all(docker.from_env(), ca_bundle())
     tags["no-python"] = "ds01/debian:12"
     servers: dict[str, Server] = {}
 

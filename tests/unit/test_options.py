@@ -27,6 +27,12 @@ def test_form_text_and_rest_numbers_are_the_same_request(choices):
     assert parse_options(form, choices) == parse_options(rest, choices)
 
 
+def test_safe_start_is_for_once(choices):
+    stored = parse_options({"safe_start": True}, choices).stored(choices.catalogue)
+    assert stored["profile"].endswith("safe start")
+    assert parse_options(stored, choices).safe_start is False
+
+
 def test_stored_options_pass_again_and_a_forged_profile_is_not_believed(choices):
     stored = parse_options({"cpus": 2}, choices).stored(choices.catalogue)
     assert stored["profile"] == "python · 2 CPU · 8 GiB"

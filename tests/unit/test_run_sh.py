@@ -282,14 +282,3 @@ def test_a_deleted_secret_is_made_anew_and_the_others_stay(tmp_path):
 
     changed = {name for name in first if first[name] != second[name]}
     assert changed == {"user-password"}
-
-
-def test_a_machine_without_own_certificates_is_left_to_its_images(tmp_path):
-    script = 'find_ca_bundle; echo "[$DS01_CA_BUNDLE]"'
-
-    assert call(f"export DS01_CA_BUNDLE=; {script}").stdout == "[]\n"
-    assert call(f"export DS01_CA_BUNDLE=/x.pem; {script}").stdout == "[/x.pem]\n"
-    assert call(f"unset DS01_CA_BUNDLE; compgen() {{ false; }}; {script}").stdout == "[]\n"
-    assert call(f"unset DS01_CA_BUNDLE; compgen() {{ true; }}; {script}").stdout == (
-        "[/etc/ssl/certs/ca-certificates.crt]\n"
-    )
