@@ -26,6 +26,11 @@ pytestmark = pytest.mark.docker
 SECOND_RUN_S = 15
 
 
+def _as_in_a_terminal() -> None:
+    """Let Ctrl-C arrive: a shell that starts tests in the background has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Deployment:
     """run.sh with data, ports and a network of its own; it never installs anything here."""
 
@@ -56,6 +61,7 @@ class Deployment:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                preexec_fn=_as_in_a_terminal,
             )
 
     def start(self, *options: str) -> float:
