@@ -59,7 +59,6 @@ def explain(
     inspected: dict[str, Any],
     *,
     stopped_by: str | None = None,
-    kernel_oom_kills: int = 0,
 ) -> Ending:
     """Read the end of a container from its inspection.
 
@@ -69,8 +68,6 @@ def explain(
         Docker's inspection of the container after it ended.
     stopped_by
         Who asked for the stop, as a phrase such as ``you`` or ``admin bob``; None when nobody did.
-    kernel_oom_kills
-        How many processes the kernel killed for memory while the container lived.
     """
     state = inspected["State"]
     code = int(state["ExitCode"])
@@ -81,7 +78,7 @@ def explain(
     elif stopped_by is not None:
         cause = Cause.STOPPED
         message = f"Stopped by {stopped_by}."
-    elif state["OOMKilled"] or (code == 137 and kernel_oom_kills):
+    elif state["OOMKilled"] and code == 137:
         cause = Cause.OUT_OF_MEMORY
         message = (
             f"Memory ran out: the server used more than its {limit}. "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -19,19 +18,18 @@ UNREACHABLE = (
     docker.errors.DockerException,
 )
 
-#: How long an answer is awaited from an engine that restarts.
+#: Seconds for which an answer is awaited from an engine that restarts.
 PATIENCE_S = 60.0
+#: Seconds for which a container that could not be removed is tried again in the background.
+LONG_PATIENCE_S = 3600.0
+
+_removals: set[asyncio.Task[None]] = set()
 
 
 class Docker(Protocol):
     """Calls a method of the low-level client in another thread."""
 
     def __call__(self, method: str, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
-
-
-def is_not_found(error: BaseException) -> bool:
-    """Tell whether the engine knows no such thing, which is an answer and not a failure."""
-    return isinstance(error, docker.errors.NotFound)
 
 
 def is_silent(error: BaseException) -> bool:
@@ -59,32 +57,68 @@ async def inspect(docker_call: Docker, container: str) -> dict[str, Any] | None:
 async def create(docker_call: Docker, name: str, body: dict[str, Any], start: str) -> str:
     """Create a container and return its id, also when the engine's answer was lost on the way.
 
+    The engine reserves a name when it begins to create, and lists the container when it is done.
+    So an answer that was lost is asked for by the same request again: it tells an id, or that the
+    name is taken, sooner or later by this very container.
+
     Parameters
     ----------
     start
         The value of the label ``ds01.start`` in `body`, which no other container has.
+
+    Raises
+    ------
+    Refused
+        409 if somebody else's container has the name.
     """
-    try:
-        created = await docker_call("create_container_from_config", body, name)
-    except docker.errors.APIError as error:
-        if error.status_code != 409:
-            raise
-        raise Refused(
-            f"A container named {name!r} exists on this machine and is not this Hub's. "
-            "Please tell an admin: it must be removed or renamed first.",
-            reason="name",
-            status_code=409,
-        ) from error
-    except UNREACHABLE:
-        found = await patiently(lambda: inspect(docker_call, name))
-        if found is None or found["Config"]["Labels"].get("ds01.start") != start:
-            raise
-        return str(found["Id"])
-    return str(created["Id"])
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_S
+    while True:
+        try:
+            return str((await docker_call("create_container_from_config", body, name))["Id"])
+        except docker.errors.APIError as error:
+            if error.status_code != 409:
+                raise
+            found = await patiently(lambda: inspect(docker_call, name))
+            if found is not None and found["Config"]["Labels"].get("ds01.start") == start:
+                return str(found["Id"])
+            if found is not None and found["State"]["Status"] != "removing":
+                raise Refused(
+                    f"A container named {name!r} exists on this machine and is not this Hub's. "
+                    "Please tell an admin: it must be removed or renamed first.",
+                    reason="name",
+                    status_code=409,
+                ) from error
+            if loop.time() > deadline:
+                raise
+        except UNREACHABLE:
+            if loop.time() > deadline:
+                raise
+        await asyncio.sleep(0.5)
+
+
+async def stop(docker_call: Docker, container: str, grace_s: int) -> None:
+    """Stop a container, by force after `grace_s` seconds; one that is gone is fine."""
+
+    async def attempt() -> None:
+        try:
+            await docker_call("stop", container, timeout=grace_s)
+        except docker.errors.NotFound:
+            return
+
+    await patiently(attempt)
 
 
 async def remove(docker_call: Docker, container: str) -> None:
-    """Remove a container with its anonymous volumes, running or not; one that is gone is fine."""
+    """Remove a container with its anonymous volumes, running or not; one that is gone is fine.
+
+    An engine that stays silent for longer is asked on in the background.
+
+    Raises
+    ------
+    Exception
+        If the container is not removed yet.
+    """
 
     async def attempt() -> None:
         try:
@@ -96,7 +130,19 @@ async def remove(docker_call: Docker, container: str) -> None:
             if error.status_code != 409:
                 raise
 
-    await patiently(attempt)
+    try:
+        await patiently(attempt)
+    except UNREACHABLE:
+        later = asyncio.ensure_future(patiently(attempt, LONG_PATIENCE_S))
+        _removals.add(later)
+        later.add_done_callback(_forget_removal)
+        raise
+
+
+def _forget_removal(task: asyncio.Task[None]) -> None:
+    _removals.discard(task)
+    if not task.cancelled():
+        task.exception()
 
 
 async def patiently(attempt: Callable[[], Awaitable[Any]], patience_s: float = PATIENCE_S) -> Any:
@@ -112,51 +158,3 @@ async def patiently(attempt: Callable[[], Awaitable[Any]], patience_s: float = P
                 raise
         await asyncio.sleep(pause)
         pause = min(2 * pause, 2.0)
-
-
-async def pull(
-    client: Any,
-    reference: str,
-    in_thread: Callable[..., Awaitable[Any]],
-    on_progress: Callable[[int, int], None],
-) -> None:
-    """Fetch an image, telling `on_progress` the bytes that are here and the bytes known of.
-
-    A cancelled pull ends at the engine too, as its connection is closed.
-
-    Raises
-    ------
-    Refused
-        503 if the image cannot be had.
-    """
-    loop = asyncio.get_running_loop()
-    cancelled = threading.Event()
-
-    def fetch() -> None:
-        layers: dict[str, tuple[int, int]] = {}
-        stream = client.pull(reference, stream=True, decode=True)
-        try:
-            for event in stream:
-                if cancelled.is_set():
-                    return
-                if "error" in event:
-                    raise docker.errors.DockerException(event["error"])
-                detail = event.get("progressDetail") or {}
-                if event.get("status") == "Downloading" and detail.get("total"):
-                    layers[event["id"]] = (detail["current"], detail["total"])
-                    here, total = map(sum, zip(*layers.values(), strict=True))
-                    loop.call_soon_threadsafe(on_progress, here, total)
-        finally:
-            stream.close()
-
-    try:
-        await in_thread(fetch)
-    except UNREACHABLE as error:
-        raise Refused(
-            f"The image {reference} is not on this machine and cannot be fetched. "
-            "Choose another image, or tell an admin.",
-            reason="image",
-            status_code=503,
-        ) from error
-    finally:
-        cancelled.set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterable
+from contextlib import closing
 from typing import Any
 
 import docker.errors
@@ -33,7 +34,9 @@ def read_image_file(client: Any, container: str, path: str) -> str:
         chunks, _ = client.get_archive(container, path)
     except docker.errors.NotFound:
         return ""
-    data = _at_most(chunks, _LARGEST_FILE + 10 * tarfile.BLOCKSIZE)
+    # Closed, so that the engine's connection is free again when the rest is not wanted.
+    with closing(chunks):
+        data = _at_most(chunks, _LARGEST_FILE + 10 * tarfile.BLOCKSIZE)
     try:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             member = archive.next()

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import Refused
-from .images.catalogue import Catalogue, CatalogueImage
+from .images.catalogue import Catalogue
 from .policy import GIB, Limits, format_bytes, parse_bytes
 
 #: Below this JupyterLab and one kernel do not start.
@@ -124,9 +124,9 @@ def read_form(form: Mapping[str, list[str]]) -> dict[str, Any]:
     return raw
 
 
-def _check_image(name: str, catalogue: Catalogue) -> CatalogueImage:
+def _check_image(name: str, catalogue: Catalogue) -> None:
     try:
-        return catalogue.get(name)
+        catalogue.get(name)
     except KeyError:
         offered = ", ".join(image.name for image in catalogue)
         raise Refused(

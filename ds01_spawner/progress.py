@@ -57,10 +57,12 @@ class StartLog:
             changed = self._changed
             # The last shown event may have been replaced by a newer one of its step.
             first = shown - 1 if shown and self._events[shown - 1][1] is not last else shown
-            for _, event in self._events[first:]:
+            batch = self._events[first:]
+            for _, event in batch:
                 last = event
                 yield event
-            shown = len(self._events)
+            # More may have come while the viewer took these.
+            shown = first + len(batch)
             if self._changed is not changed:
                 continue
             if self._done:

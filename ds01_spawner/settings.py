@@ -15,24 +15,43 @@ from traitlets.config import Configurable
 from .accounts import OwnAccounts, SystemAccounts
 from .containers import Hardening
 from .images.catalogue import Catalogue
+from .images.live import LiveCatalogue
 from .policy import GIB, Limits, this_machine
 from .store import Store
 
 #: Traits of the parent that have no effect here, and what to use instead.
 WITHOUT_EFFECT = {
     "allowed_images": "the catalogue",
+    "args": "nothing: the mounted runtime decides what runs",
+    "certs_volume_name": "nothing: servers are reached on their own network",
     "cmd": "nothing: the mounted runtime decides what runs",
+    "container_image": "the catalogue",
+    "container_ip": "nothing: servers are reached on their own network",
+    "container_name_template": "nothing: names are <project>._.<user>",
+    "container_prefix": "nothing: names are <project>._.<user>",
+    "cpu_guarantee": "largest_cpus: there are limits only",
     "cpu_limit": "largest_cpus",
+    "escape": "nothing: names are slugs as JupyterHub makes them",
     "extra_create_kwargs": "the traits of DS01Spawner",
     "extra_host_config": "the traits of DS01Spawner",
+    "format_volume_name": "nothing yet",
+    "host_ip": "nothing: servers are reached on their own network",
     "image": "the catalogue",
+    "image_whitelist": "the catalogue",
     "links": "nothing: servers do not reach each other",
+    "mem_guarantee": "largest_memory: there are limits only",
     "mem_limit": "largest_memory",
     "mounts": "nothing yet",
+    "move_certs_image": "nothing: servers are reached on their own network",
     "name_template": "nothing: names are <project>._.<user>",
     "post_start_cmd": "nothing: an image brings what it needs",
+    "prefix": "nothing: names are <project>._.<user>",
     "pull_policy": "nothing: an image is fetched when it is missing",
+    "read_only_volumes": "nothing yet",
     "remove": "nothing: a container is removed when its end is recorded",
+    "remove_containers": "nothing: a container is removed when its end is recorded",
+    "use_internal_hostname": "nothing: servers are reached on their own network",
+    "use_internal_ip": "nothing: servers are reached on their own network",
     "volumes": "nothing yet",
 }
 
@@ -219,8 +238,7 @@ class DS01Settings(Configurable):
     @property
     def catalogue(self) -> Catalogue:
         """The catalogue of images, as the file is now."""
-        path = Path(self.catalogue_file)
-        return _catalogue(path, path.stat().st_mtime_ns)
+        return _live_catalogue(Path(self.catalogue_file)).current()
 
     @property
     def accounts(self) -> OwnAccounts | SystemAccounts:
@@ -237,7 +255,6 @@ class DS01Settings(Configurable):
             memory_swap_bytes=self.largest_memory + self.swap,
             shm_bytes=self.shm_size,
             pids=self.pids_limit,
-            servers=None,
         ).within(this_machine())
 
     def hardening(self) -> Hardening:
@@ -253,7 +270,10 @@ class DS01Settings(Configurable):
 def _hub_id(data: Path) -> str:
     file = data / "hub-id"
     if not file.exists():
-        file.write_text(secrets.token_hex(8))
+        # Whole or not at all: an empty one would be every other Hub's name, too.
+        half_made = file.with_suffix(".new")
+        half_made.write_text(secrets.token_hex(8))
+        half_made.rename(file)
     return file.read_text().strip()
 
 
@@ -262,6 +282,6 @@ def _store(data: Path) -> Store:
     return Store(data / "ds01.sqlite")
 
 
-@lru_cache(maxsize=4)
-def _catalogue(path: Path, _modified_ns: int) -> Catalogue:
-    return Catalogue.load(path)
+@lru_cache
+def _live_catalogue(path: Path) -> LiveCatalogue:
+    return LiveCatalogue(path)

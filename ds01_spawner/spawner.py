@@ -23,9 +23,11 @@ from .accounts import Account
 from .cgroups.memory import oom_kills
 from .errors import Refused
 from .form import ImageChoice, render_form
+from .images.catalogue import CatalogueImage
 from .names import DEFAULT_PROJECT, container_name, project_of
 from .options import Choices, SpawnOptions, parse_options, read_form
 from .policy import Limits
+from .pulls import Pulls
 from .readiness import LaunchSlots
 from .settings import DS01Settings
 from .start import Start
@@ -52,6 +54,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
     options: SpawnOptions
     api_token: str
     _launch_slots: LaunchSlots | None = None
+    _pulls: Pulls | None = None
     _start: Start | None = None
     _pid = 0
 
@@ -71,6 +74,14 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             self.warn_without_effect()
             cls._executor = ThreadPoolExecutor(self.engine_threads, thread_name_prefix="engine")
         return cls._executor
+
+    @property
+    def pulls(self) -> Pulls:
+        """The images being fetched, for all users together."""
+        cls = DS01Spawner
+        if cls._pulls is None:
+            cls._pulls = Pulls()
+        return cls._pulls
 
     @property
     def launch_slots(self) -> LaunchSlots:
@@ -137,10 +148,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         else:
             # Why it was refused stands above the form.
             (spawner, previous), ending = submitted, None
-        sizes = await asyncio.gather(*(self._size_of(image.image) for image in self.catalogue))
-        images = [
-            ImageChoice(image, size) for image, size in zip(self.catalogue, sizes, strict=True)
-        ]
+        images = await asyncio.gather(*map(self._image_choice, self.catalogue))
         return render_form(
             images, spawner.choices(), previous, project=spawner.project, ending=ending
         )
@@ -166,13 +174,15 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         # The Hub rolls back what is not committed when it answers any other request.
         self.user.db.commit()
 
-    async def _size_of(self, reference: str) -> int | None:
-        """Return the size of an image in bytes; None if it is not on this machine."""
+    async def _image_choice(self, image: CatalogueImage) -> ImageChoice:
+        """Return a catalogue image with its size, as far as the engine says."""
         try:
-            found = await self.docker("inspect_image", reference)
+            found = await self.docker("inspect_image", image.image)
+        except docker.errors.NotFound:
+            return ImageChoice(image, None)
         except engine.UNREACHABLE:
-            return None
-        return int(found["Size"])
+            return ImageChoice(image, None, known=False)
+        return ImageChoice(image, int(found["Size"]))
 
     # -- start ---------------------------------------------------------------------------------
 
@@ -233,7 +243,6 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             return 0
         self.object_id = found["Id"]
         if found["State"]["Running"]:
-            self._recover_token(found)
             return None
         await self._bury(found, stopped_by=None)
         return int(found["State"]["ExitCode"])
@@ -243,21 +252,17 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         if self._start is not None and self._start.undone is not None:
             await asyncio.wait({self._start.undone})
 
-    def _recover_token(self, inspected: dict[str, Any]) -> None:
-        """Learn the server's token again after a restart of the Hub, so that a stop revokes it."""
-        if self.api_token:
-            return
-        for line in inspected["Config"]["Env"]:
-            key, _, value = line.partition("=")
-            if key == "JUPYTERHUB_API_TOKEN":
-                self.api_token = value
-
     async def get_url(self) -> str:
         """Return where the server is, also if the Hub was killed before it could write it down."""
-        found = await engine.patiently(self.inspect_own)
-        if found is None:
+        try:
+            found = await engine.patiently(self.inspect_own)
+            address = self.address_of(found) if found else None
+        except (KeyError, *engine.UNREACHABLE) as error:
+            self.log.warning("Cannot find the address of %s: %r", self._log_name, error)
+            address = None
+        if not address:
             return str(self.server.url)
-        return url_path_join(f"http://{self.address_of(found)}:{self.port}", self.server.base_url)
+        return url_path_join(f"http://{address}:{self.port}", self.server.base_url)
 
     def memory_kills(self) -> int:
         """Return how many of the running server's processes the kernel has killed for memory."""
@@ -271,27 +276,17 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         found = await engine.patiently(self.inspect_own)
         if found is None:
             return
-        kills = self.memory_kills()
-        try:
-            await self.docker("stop", found["Id"], timeout=0 if now else self.stop_grace_s)
-        except docker.errors.NotFound:
-            return
-        ended = await engine.inspect(self.docker, found["Id"]) or found
-        await self._bury(ended, stopped_by=stopped_by, kills=kills)
+        await engine.stop(self.docker, found["Id"], 0 if now else self.stop_grace_s)
+        ended = await engine.patiently(self.inspect_own)
+        await self._bury(ended or found, stopped_by=stopped_by)
 
-    async def _bury(
-        self, inspected: dict[str, Any], stopped_by: str | None, kills: int = 0
-    ) -> None:
-        """Remember how a server ended, then remove its container."""
-        ending = endings.explain(
-            self.user.name,
-            self.project,
-            inspected,
-            stopped_by=stopped_by,
-            kernel_oom_kills=kills,
-        )
-        await self.in_thread(self.store.add_ending, ending)
-        await engine.remove(self.docker, inspected["Id"])
+    async def _bury(self, inspected: dict[str, Any], stopped_by: str | None) -> None:
+        """Remember how a server ended, then remove its container, whatever comes of the first."""
+        ending = endings.explain(self.user.name, self.project, inspected, stopped_by=stopped_by)
+        try:
+            await self.in_thread(self.store.add_ending, ending)
+        finally:
+            await engine.remove(self.docker, inspected["Id"])
         self.object_id, self._pid = "", 0
 
     async def _note_gone(self) -> None:

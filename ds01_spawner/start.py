@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .spawner import DS01Spawner
 
 
+#: The rest is for undoing a start that took too long.
+_SHARE_OF_THE_HUBS_LIMIT = 0.95
+
+
 class Start:
     """One start, from the request to a server that answers.
 
@@ -57,8 +61,7 @@ class Start:
         """
         spawner = self._spawner
         try:
-            # A little earlier than the Hub's own limit, which has no words for the user.
-            return await asyncio.wait_for(self._steps(), spawner.start_timeout * 0.95)
+            return await self._steps_in_time()
         except asyncio.CancelledError:
             spawner.log.info("The start of %s was cancelled", spawner._log_name)
             # Not awaited: the Hub gives a cancelled start one second, an engine may take longer.
@@ -83,6 +86,24 @@ class Start:
         return self.undone is not None and self._creating is None
 
     # -- the steps ---------------------------------------------------------------------------
+
+    async def _steps_in_time(self) -> tuple[str, int]:
+        """Do the steps, and give up a little before the Hub does, which has no words for it."""
+        limit = self._spawner.start_timeout * _SHARE_OF_THE_HUBS_LIMIT
+        steps = asyncio.ensure_future(self._steps())
+        try:
+            # Not wait_for: its time-out looks like those of a slow disk or network.
+            done, _ = await asyncio.wait({steps}, timeout=limit)
+        finally:
+            steps.cancel()
+        if done:
+            return steps.result()
+        raise Refused(
+            f"Your server did not come up in {self._spawner.start_timeout} seconds. The last step "
+            f"was: {self.log.last} Try again in a few minutes.",
+            reason="timeout",
+            status_code=503,
+        )
 
     async def _steps(self) -> tuple[str, int]:
         spawner, say = self._spawner, self.log.say
@@ -160,7 +181,7 @@ class Start:
         try:
             found = await self._docker("inspect_image", reference)
         except docker.errors.NotFound:
-            await engine.pull(spawner.client, reference, spawner.in_thread, self._say_pulled)
+            await spawner.pulls.fetch(spawner.client, reference, self._say_pulled)
             found = await self._docker("inspect_image", reference)
         machine = (await self._docker("version"))["Arch"]
         if found["Architecture"] != machine:
@@ -209,7 +230,7 @@ class Start:
             memory_swap_bytes=options.memory + swap,
             shm_bytes=min(limits.shm_bytes, options.memory),
             pids=limits.pids,
-            env=self._env(account),
+            env=self._env(image, account),
             labels=self._labels(nonce),
             mounts=containers.server_mounts(
                 account, workspace.path, runtime.volume_name(), spawner.ca_bundle_path
@@ -219,12 +240,12 @@ class Start:
             log_bytes=spawner.container_log_bytes,
         )
 
-    def _env(self, account: Account) -> dict[str, str]:
+    def _env(self, image: containers.Image, account: Account) -> dict[str, str]:
         spawner = self._spawner
         return {
             **spawner.get_env(),
             **(containers.ca_environment() if spawner.ca_bundle_path else {}),
-            "JUPYTER_IMAGE_SPEC": spawner.catalogue.get(spawner.options.image).image,
+            "JUPYTER_IMAGE_SPEC": image.reference,
             "HOME": containers.home_in_container(account),
             "USER": account.login,
             "LOGNAME": account.login,
@@ -261,7 +282,7 @@ class Start:
         pid = int(found["State"]["Pid"])
         places = ((workspace, containers.WORKSPACE), (home, containers.home_in_container(account)))
         for directory, target in places:
-            if not await self._spawner.in_thread(is_mounted_at, directory, target, pid):
+            if not await self._is_mounted(directory, target, pid):
                 raise Refused(
                     f"{directory.path} was replaced while your server started, so the server was "
                     "stopped. Start it again.",
@@ -269,6 +290,14 @@ class Start:
                     status_code=409,
                 )
         return self._spawner.address_of(found)
+
+    async def _is_mounted(self, directory: Directory, target: str, pid: int) -> bool:
+        try:
+            return bool(await self._spawner.in_thread(is_mounted_at, directory, target, pid))
+        except OSError:
+            # A container that has just ended cannot be looked into; that has words of its own.
+            await self._running()
+            raise
 
     async def _running(self) -> dict[str, Any]:
         """Return the container's inspection.
@@ -278,7 +307,7 @@ class Start:
         Refused
             If it has ended.
         """
-        found = await self._spawner.inspect_own()
+        found: dict[str, Any] | None = await engine.patiently(self._spawner.inspect_own)
         if found is not None and found["State"]["Running"]:
             return found
         code = found["State"]["ExitCode"] if found else "unknown"
@@ -297,13 +326,6 @@ class Start:
             return error
         spawner = self._spawner
         spawner.log.error("Starting %s failed", spawner._log_name, exc_info=error)
-        if isinstance(error, asyncio.TimeoutError):
-            return Refused(
-                f"Your server did not come up in {spawner.start_timeout} seconds. The last step "
-                f"was: {self.log.last} Try again in a few minutes.",
-                reason="timeout",
-                status_code=503,
-            )
         if "no space left on device" in str(error).lower():
             return Refused(
                 "The machine's disk is full, so no server can start. Please tell an admin.",
@@ -330,15 +352,26 @@ class Start:
         return self.undone
 
     async def _remove_and_record(self, message: str) -> None:
+        """Do both, whatever comes of the other; what goes wrong here is for the log."""
         spawner = self._spawner
-        if self._creating is not None:
-            (made,) = await asyncio.gather(self._creating, return_exceptions=True)
-            if isinstance(made, str):
-                await self._log_last_words(made)
-                await engine.remove(self._docker, made)
-        spawner.object_id = ""
-        ending = endings.start_failed(spawner.user.name, spawner.project, message)
-        await spawner.in_thread(spawner.store.add_ending, ending)
+        try:
+            ending = endings.start_failed(spawner.user.name, spawner.project, message)
+            await spawner.in_thread(spawner.store.add_ending, ending)
+        except Exception:
+            spawner.log.exception("The failed start of %s cannot be recorded", spawner._log_name)
+        try:
+            await self._remove_container()
+        except Exception:
+            spawner.log.exception("The container of %s cannot be removed yet", spawner._log_name)
+
+    async def _remove_container(self) -> None:
+        if self._creating is None:
+            return
+        (made,) = await asyncio.gather(self._creating, return_exceptions=True)
+        if isinstance(made, str):
+            await self._log_last_words(made)
+            await engine.remove(self._docker, made)
+        self._spawner.object_id = ""
 
     async def _log_last_words(self, container: str) -> None:
         try:

@@ -35,8 +35,6 @@ class Limits:
         Size of ``/dev/shm``.
     pids
         Processes and threads.
-    servers
-        Servers running at the same time; None is no limit.
     """
 
     cpus: float
@@ -44,7 +42,6 @@ class Limits:
     memory_swap_bytes: int
     shm_bytes: int
     pids: int
-    servers: int | None
 
     def within(self, machine: Machine) -> Limits:
         """Return these limits cut to what the machine can give."""

@@ -43,7 +43,6 @@ def limits():
         memory_swap_bytes=16 * GIB,
         shm_bytes=4 * GIB,
         pids=512,
-        servers=3,
     )
 
 

@@ -52,25 +52,38 @@ async def test_only_a_clear_no_means_that_there_is_no_container():
         await engine.inspect(Answers(api_error(500)), "c")
 
 
+def container(start, status="created"):
+    return {"Id": "c1", "Config": {"Labels": {"ds01.start": start}}, "State": {"Status": status}}
+
+
 async def test_a_create_whose_answer_was_lost_is_found_again():
-    found = {"Id": "c1", "Config": {"Labels": {"ds01.start": "n1"}}}
     lost = requests.exceptions.ReadTimeout()
-    call = Answers(lost, requests.exceptions.ConnectionError(), found)
+    call = Answers(lost, api_error(409), requests.exceptions.ConnectionError(), container("n1"))
     assert await engine.create(call, "name", {}, "n1") == "c1"
 
 
-@pytest.mark.parametrize(
-    "found", [docker.errors.NotFound("no"), {"Id": "c2", "Config": {"Labels": {"ds01.start": "x"}}}]
-)
-async def test_a_create_that_did_not_happen_takes_no_other_container(found):
-    call = Answers(requests.exceptions.ReadTimeout(), found)
-    with pytest.raises(requests.exceptions.ReadTimeout):
+async def test_a_create_that_is_still_under_way_is_waited_for():
+    # The engine has the name already, and nothing to show for it yet.
+    under_way = [api_error(409), docker.errors.NotFound("not yet")]
+    call = Answers(*under_way, *under_way, api_error(409), container("n1"))
+    assert await engine.create(call, "name", {}, "n1") == "c1"
+
+
+async def test_a_container_that_is_going_is_waited_for():
+    call = Answers(api_error(409), container("old", "removing"), {"Id": "c2"})
+    assert await engine.create(call, "name", {}, "n1") == "c2"
+
+
+async def test_an_engine_that_says_no_is_not_asked_again():
+    call = Answers(api_error(500))
+    with pytest.raises(docker.errors.APIError):
         await engine.create(call, "name", {}, "n1")
+    assert call.asked == ["create_container_from_config"]
 
 
 async def test_a_name_that_is_taken_is_explained():
     with pytest.raises(Refused, match="removed or renamed") as refused:
-        await engine.create(Answers(api_error(409)), "name", {}, "n1")
+        await engine.create(Answers(api_error(409), container("other")), "name", {}, "n1")
     assert refused.value.status_code == 409
 
 
@@ -81,47 +94,23 @@ async def test_removing_what_is_gone_or_going_is_fine(answer):
     assert call.asked == ["remove_container"]
 
 
+async def test_stopping_waits_for_an_engine_that_restarts():
+    call = Answers(requests.exceptions.ConnectionError(), None)
+    await engine.stop(call, "c", 10)
+    assert call.asked == ["stop", "stop"]
+
+
+async def test_removing_goes_on_in_the_background_when_the_engine_stays_silent(monkeypatch):
+    monkeypatch.setattr(engine.patiently, "__defaults__", (0.0,))
+    call = Answers(requests.exceptions.ConnectionError(), requests.exceptions.ReadTimeout(), None)
+    with pytest.raises(requests.exceptions.ConnectionError):
+        await engine.remove(call, "c")
+    (later,) = engine._removals
+    await asyncio.wait_for(later, 10)
+    assert len(call.asked) == 3
+
+
 async def test_removing_waits_for_an_engine_that_restarts():
     call = Answers(requests.exceptions.ConnectionError(), api_error(500), None)
     await engine.remove(call, "c")
     assert len(call.asked) == 3
-
-
-class Registry:
-    """Streams the events of a pull."""
-
-    def __init__(self, *events):
-        self.events = events
-
-    def pull(self, _reference, stream, decode):
-        assert stream
-        assert decode
-        return (event for event in self.events)
-
-
-async def in_thread(call):
-    return await asyncio.get_running_loop().run_in_executor(None, call)
-
-
-async def test_a_pull_tells_its_bytes_over_all_layers():
-    def downloading(layer, current, total):
-        detail = {"current": current, "total": total}
-        return {"status": "Downloading", "id": layer, "progressDetail": detail}
-
-    registry = Registry(
-        {"status": "Pulling fs layer", "id": "a", "progressDetail": {}},
-        downloading("a", 10, 100),
-        downloading("b", 50, 300),
-        downloading("a", 100, 100),
-        {"status": "Download complete", "id": "a", "progressDetail": {}},
-    )
-    told = []
-    await engine.pull(registry, "image", in_thread, lambda *bytes_: told.append(bytes_))
-    assert told == [(10, 100), (60, 400), (150, 400)]
-
-
-async def test_a_pull_that_fails_is_explained():
-    registry = Registry({"error": "manifest unknown"})
-    with pytest.raises(Refused, match="cannot be fetched") as refused:
-        await engine.pull(registry, "image", in_thread, lambda *_: None)
-    assert refused.value.status_code == 503

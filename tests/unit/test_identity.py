@@ -22,7 +22,7 @@ class OneFile:
     def get_archive(self, _container, _path):
         if self.data is None:
             raise docker.errors.NotFound("no such file")
-        return iter([self.data]), {}
+        return (chunk for chunk in [self.data]), {}
 
 
 def tar(**fields):

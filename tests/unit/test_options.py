@@ -103,7 +103,7 @@ def _choices():
         file = Path(folder) / "catalogue.yaml"
         file.write_text(CATALOGUE)
         catalogue = Catalogue.load(file)
-    return Choices(catalogue, Limits(8, 16 * GIB, 16 * GIB, GIB, 512, None))
+    return Choices(catalogue, Limits(8, 16 * GIB, 16 * GIB, GIB, 512))
 
 
 def test_a_field_that_comes_twice_is_refused():

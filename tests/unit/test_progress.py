@@ -42,3 +42,16 @@ async def test_a_viewer_after_the_end_is_not_left_waiting():
     log.end()
     log.end()
     assert await asyncio.wait_for(collect(log), 5) == ["one"]
+
+
+async def test_a_slow_viewer_misses_nothing():
+    log = StartLog()
+    log.say(1, "one")
+    seen = []
+    async for event in log.watch():
+        seen.append(event["message"])
+        if event["message"] == "one":
+            for number, message in enumerate(("two", "three", "four"), 2):
+                log.say(number, message)
+            log.end()
+    assert seen == ["one", "two", "three", "four"]

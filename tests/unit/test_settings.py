@@ -1,0 +1,22 @@
+"""What an admin may configure has an effect, or is said to have none."""
+
+from dockerspawner import DockerSpawner
+
+from ds01_spawner.settings import WITHOUT_EFFECT
+from ds01_spawner.spawner import DS01Spawner
+
+#: Traits of DockerSpawner itself that DS01Spawner leaves to it.
+HEEDED = {"client_kwargs", "container_port", "hub_ip_connect", "port", "tls_config"}
+#: Traits that DockerSpawner itself has given up.
+GONE = {"tls", "tls_assert_hostname", "tls_ca", "tls_cert", "tls_key", "tls_verify"}
+GONE |= {"use_docker_client_env"}
+
+
+def test_every_trait_of_the_parent_is_heeded_or_said_to_have_no_effect():
+    own = set(DockerSpawner.class_own_traits(config=True))
+    redefined = set(DS01Spawner.__mro__[1].class_own_traits(config=True))
+    assert own - redefined - HEEDED - GONE - WITHOUT_EFFECT.keys() == set()
+
+
+def test_what_is_said_to_have_no_effect_is_a_trait():
+    assert WITHOUT_EFFECT.keys() <= set(DockerSpawner.class_traits(config=True))
