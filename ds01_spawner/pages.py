@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from .policy import format_bytes
 
 if TYPE_CHECKING:
     from .spawner import DS01Spawner
+    from .store import Store
 
 _LOG = logging.getLogger(__name__)
 
@@ -74,41 +75,71 @@ class Project:
         return at.timestamp() if at else 0
 
 
+@dataclass(frozen=True)
+class _Records:
+    """What is read from disks and the kernel for one home page, beside the Hub's loop."""
+
+    endings: dict[str, Ending]
+    folders: dict[str, str]
+    memory_kills: dict[str, int]
+
+
+@dataclass(frozen=True)
 class PageInfo:
     """Answers to templates, as the variable ``ds01``.
 
-    Holds nothing: JupyterHub copies configuration values, and a user's spawner has all settings.
+    Holds no settings: JupyterHub copies configuration values, and a user's spawner has them all.
+
+    Attributes
+    ----------
+    viewer
+        Who looks at the page; None before a login.
     """
 
-    def ending(self, user: User, server_name: str) -> Ending | None:
-        """Return how a server ended the last time."""
-        store = user.spawner.store
-        found: Ending | None = store.last_ending(user.name, project_of(server_name))
-        return found
+    viewer: User | None = None
+
+    def __call__(self, viewer: User | None) -> PageInfo:
+        """Return the answers for a viewer; JupyterHub calls this for every page."""
+        return PageInfo(viewer)
+
+    def project(self, server_name: str) -> str:
+        """Return the project that a server works on."""
+        return project_of(server_name)
 
     def profile(self, spawner: Any) -> str:
         """Return image and size of a server, as chosen last."""
         return str(_stored(spawner).get("profile", ""))
+
+    async def ending(self, user: User, server_name: str) -> Ending | None:
+        """Return how a server ended the last time, in words for the viewer."""
+        spawner = user.spawner
+        found: Ending | None = await spawner.in_thread(
+            spawner.store.last_ending, user.name, project_of(server_name)
+        )
+        return seen_by(self.viewer.name, found) if found and self.viewer else found
 
     async def projects(self, user: User) -> list[Project]:
         """Return a user's projects: what is active first, then what was used last.
 
         A project is whatever the Hub has a server for or the user has a folder of.
         """
+        spawner = user.spawner
+        running = [server for server in user.all_spawners() if server.ready]
+        existing, records = await asyncio.gather(
+            self._existing(spawner),
+            spawner.in_thread(_read_records, spawner.store, user.name, running),
+        )
+        # Asked again: servers can come and go during the reading.
         # A server that somebody named "default" cannot be started; the unnamed one is that project.
         servers = (s for s in user.all_spawners() if s.name != DEFAULT_PROJECT)
         known = {server.name: server for server in servers}
-        existing = await self._existing(user.spawner)
-        folders = user.spawner.store.project_folders(user.name)
         names = {server_of(project) for project in existing} | {server_of(DEFAULT_PROJECT), *known}
-        projects = [
-            self._project(user, name, known.get(name), folders.get(project_of(name), ""))
-            for name in names
-        ]
+        projects = [self._project(name, known.get(name), records) for name in names]
         return sorted(projects, key=lambda p: (p.state == "stopped", -p.last_used, p.name))
 
-    def _project(self, user: User, server_name: str, spawner: Any | None, folder: str) -> Project:
-        name, ending = project_of(server_name), self.ending(user, server_name)
+    def _project(self, server_name: str, spawner: Any | None, records: _Records) -> Project:
+        name = project_of(server_name)
+        ending, folder = records.endings.get(name), records.folders.get(name, "")
         if spawner is None:
             return Project(name, server_name, ending=ending, folder=folder)
         return Project(
@@ -118,7 +149,7 @@ class PageInfo:
             profile=self.profile(spawner),
             last_activity=_in_utc(spawner.last_activity),
             ending=ending,
-            memory_kills=spawner.memory_kills() if spawner.ready else 0,
+            memory_kills=records.memory_kills.get(server_name, 0),
             memory=_memory(_stored(spawner)),
             has_server=True,
             folder=folder,
@@ -133,6 +164,22 @@ class PageInfo:
             _LOG.warning("Cannot list the project folders of %s: %r", spawner.user.name, error)
             return []
         return existing
+
+
+def seen_by(viewer: str, ending: Ending) -> Ending:
+    """Return an ending in words for whoever looks; it is kept in words for its owner."""
+    if viewer == ending.username:
+        return ending
+    message = ending.message.replace("Stopped by you.", "Stopped by the owner.")
+    return replace(ending, message=message)
+
+
+def _read_records(store: Store, username: str, running: list[DS01Spawner]) -> _Records:
+    return _Records(
+        endings=store.last_endings(username),
+        folders=store.project_folders(username),
+        memory_kills={spawner.name: spawner.memory_kills() for spawner in running},
+    )
 
 
 def _state(spawner: Any) -> str:

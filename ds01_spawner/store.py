@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from pathlib import Path
 
-from sqlalchemy import DateTime, String, create_engine, event, select
+from sqlalchemy import DateTime, String, create_engine, event, func, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
@@ -79,17 +79,18 @@ class Store:
         )
         with self._session() as session:
             row = session.scalars(newest).first()
-            if row is None:
-                return None
-            return Ending(
-                username=row.username,
-                project=row.project,
-                cause=Cause(row.cause),
-                message=row.message,
-                at=row.at.replace(tzinfo=timezone.utc),
-                exit_code=row.exit_code,
-                container_id=row.container_id,
-            )
+            return _ending(row) if row is not None else None
+
+    def last_endings(self, username: str) -> dict[str, Ending]:
+        """Return how each of this user's servers ended the last time, by project."""
+        newest = (
+            select(func.max(_EndingRow.id))
+            .where(_EndingRow.username == username)
+            .group_by(_EndingRow.project)
+        )
+        with self._session() as session:
+            rows = session.scalars(select(_EndingRow).where(_EndingRow.id.in_(newest)))
+            return {row.project: _ending(row) for row in rows}
 
     def project_folders(self, username: str) -> dict[str, str]:
         """Return this user's projects whose folder has another name, as project -> folder."""
@@ -112,6 +113,18 @@ class Store:
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
+
+
+def _ending(row: _EndingRow) -> Ending:
+    return Ending(
+        username=row.username,
+        project=row.project,
+        cause=Cause(row.cause),
+        message=row.message,
+        at=row.at.replace(tzinfo=timezone.utc),
+        exit_code=row.exit_code,
+        container_id=row.container_id,
+    )
 
 
 def _use_write_ahead_log(connection: object, _record: object) -> None:

@@ -4,6 +4,8 @@ Files, accounts and the store are real; only the Hub's user and servers are stan
 """
 
 import asyncio
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,7 +15,9 @@ from typing import Any
 import pytest
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
 from jupyterhub._data import DATA_FILES_PATH
+from sqlalchemy import event
 
+from ds01_spawner import pages
 from ds01_spawner.accounts import OwnAccounts
 from ds01_spawner.endings import Cause, Ending
 from ds01_spawner.pages import PageInfo, template_path
@@ -93,7 +97,7 @@ def projects(user):
     return {project.name: project for project in asyncio.run(PageInfo().projects(user))}
 
 
-def render(name, user, **variables):
+def render(name, user, viewer=None, **variables):
     """Render one of our templates over the Hub's, as `JupyterHub.init_tornado_settings` does."""
     hubs = str(Path(DATA_FILES_PATH) / "templates")
     loader = ChoiceLoader(
@@ -105,7 +109,7 @@ def render(name, user, **variables):
     environment = Environment(loader=loader, autoescape=True, enable_async=True)
     everywhere = {
         "user": user,
-        "ds01": PageInfo(),
+        "ds01": PageInfo()(viewer or user),
         "base_url": "/hub/",
         "prefix": "/",
         "static_url": lambda path, **_: f"/hub/static/{path}",
@@ -159,17 +163,79 @@ def test_a_disk_that_does_not_answer_does_not_take_the_page_along(alice, caplog,
     monkeypatch.setattr("ds01_spawner.pages._DISK_PATIENCE_S", 0.01)
     asked = []
 
-    async def never(*call):
-        asked.append(call)
-        await asyncio.Event().wait()
+    async def without_disk(call, *arguments):
+        if call is pages._existing_projects:
+            asked.append(arguments)
+            await asyncio.Event().wait()
+        return await asyncio.to_thread(call, *arguments)
 
-    alice.spawner.in_thread = never
-    assert set(projects(alice)) == {"default"}
+    alice.servers.append(Server("thesis"))
+    alice.ended("thesis")
+    alice.spawner.in_thread = without_disk
+    found = projects(alice)
+    assert set(found) == {"default", "thesis"}
+    assert found["thesis"].ending is not None
     assert asked
     assert "Cannot list the project folders of alice" in caplog.text
 
 
+def test_a_page_costs_the_store_the_same_however_many_projects_there_are(alice):
+    alice.servers += [Server(f"project-{number}") for number in range(9)]
+    for server in alice.servers:
+        alice.ended(server.name or "default")
+    with reading_threads(alice) as threads:
+        assert len(projects(alice)) == 10
+    assert len(threads) == 2
+
+
+def test_the_hubs_loop_waits_for_no_disk_and_no_kernel(alice):
+    alice.servers = [Server("", ready=True)]
+    with reading_threads(alice) as threads:
+        render("home.html", alice)
+        render("not_running.html", alice, server_name="", spawn_url="/hub/spawn/alice")
+    assert len(threads) == 4
+    assert threading.main_thread() not in threads
+
+
+@contextmanager
+def reading_threads(user):
+    """List the thread of each query of the store and each look at a server's memory."""
+    threads = []
+
+    def note(*_):
+        threads.append(threading.current_thread())
+        return 0
+
+    for server in user.servers:
+        server.memory_kills = note
+    event.listen(user.store._engine, "before_cursor_execute", note)
+    yield threads
+    event.remove(user.store._engine, "before_cursor_execute", note)
+
+
+def test_a_server_that_went_during_the_reading_is_not_shown(alice):
+    alice.servers.append(Server("thesis", ready=True))
+
+    async def slowly(call, *arguments):
+        found = await asyncio.to_thread(call, *arguments)
+        alice.servers = [server for server in alice.servers if server.name != "thesis"]
+        return found
+
+    alice.spawner.in_thread = slowly
+    assert set(projects(alice)) == {"default"}
+
+
 # -- what is said of them --------------------------------------------------------------------------
+
+
+def test_the_newest_ending_of_each_project_counts(alice):
+    alice.ended("default", message="first")
+    alice.ended("thesis", message="of the thesis")
+    alice.ended("default", message="second")
+    alice.store.add_ending(Ending("bob", "default", Cause.STOPPED, "of Bob", NOON))
+    alice.servers.append(Server("thesis"))
+    told = {name: project.ending.message for name, project in projects(alice).items()}
+    assert told == {"default": "second", "thesis": "of the thesis"}
 
 
 @pytest.mark.parametrize(
@@ -307,6 +373,12 @@ def test_a_server_that_is_not_running_says_how_it_ended(alice):
     assert "Stopped by you. (2026-03-01 12:00 UTC)" in page.text
     assert "/hub/spawn/alice/thesis" in actions(page)
     assert "/hub/spawn/alice/thesis#safe-start" not in actions(page)
+
+
+def test_an_admin_is_not_told_that_they_stopped_it(alice):
+    alice.ended("thesis")
+    text = not_running(alice, viewer=SimpleNamespace(name="admin")).text
+    assert "Stopped by the owner. (2026-03-01 12:00 UTC)" in text
 
 
 def test_the_stopping_page_says_which_server(alice):
