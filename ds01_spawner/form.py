@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from .endings import Ending
 from .images.catalogue import CatalogueImage
 from .options import SMALLEST_CPUS, SMALLEST_MEMORY_BYTES, Choices
+from .pages import seen_by
 from .policy import format_bytes, parse_bytes
 
 _ENVIRONMENT = Environment(
@@ -28,10 +29,19 @@ _DATA_PACKAGES = {"pandas", "polars", "scipy", "matplotlib"}
 
 @dataclass(frozen=True)
 class ImageChoice:
-    """A catalogue image with its size on this machine; None means that it must be fetched first."""
+    """A catalogue image and what this machine has of it.
+
+    Attributes
+    ----------
+    size_bytes
+        Its size on this machine; None means that it must be fetched first.
+    known
+        Whether the engine said; if not, the size means nothing.
+    """
 
     image: CatalogueImage
     size_bytes: int | None
+    known: bool = True
 
     @property
     def picture(self) -> str:
@@ -59,6 +69,7 @@ def render_form(
     *,
     project: str,
     ending: Ending | None = None,
+    viewer: str | None = None,
 ) -> str:
     """Return the form's fields as HTML.
 
@@ -68,6 +79,8 @@ def render_form(
         What was chosen the last time, or just now if it was refused; need not be valid.
     ending
         How the project's server ended the last time.
+    viewer
+        Name of the user who looks at the form; the owner by default.
     """
     limits = choices.limits
     cpus = _read(float, previous.get("cpus"), SMALLEST_CPUS, choices.default_cpus)
@@ -78,7 +91,7 @@ def render_form(
         images=images,
         limits=limits,
         project=project,
-        ending=ending,
+        ending=seen_by(viewer, ending) if ending and viewer else ending,
         chosen_image=_chosen_image(images, previous),
         cpus=_segments(SMALLEST_CPUS, limits.cpus, cpus, "{:g}".format),
         memory=_segments(SMALLEST_MEMORY_BYTES, limits.memory_bytes, memory, format_bytes),

@@ -1,6 +1,5 @@
 """The start form: what it offers is what the gate takes, whatever was chosen before."""
 
-from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
@@ -97,7 +96,6 @@ def small_choices():
         memory_swap_bytes=3 * GIB,
         shm_bytes=GIB,
         pids=64,
-        servers=None,
     )
     return Choices(Catalogue([image(name="only")]), limits)
 
@@ -131,17 +129,19 @@ def test_an_image_that_is_not_here_says_so(choices):
     assert "Will be fetched first" in form(choices, size_bytes=None).text
 
 
+def test_nothing_is_said_of_an_image_that_the_engine_did_not_speak_of(choices):
+    unknown = [ImageChoice(image(), None, known=False)]
+    text = Page(render_form(unknown, choices, {}, project="thesis")).text
+    assert "Size not known at the moment" in text
+    assert "Will be fetched first" not in text
+    assert "Ready here" not in text
+
+
 def test_the_form_says_which_limits_hold_and_where_the_files_are(choices):
     text = form(choices).text
     assert "8 CPUs, 16 GiB of memory, 512 processes and threads, 4 GiB in /dev/shm" in text
-    assert "Servers at the same time: 3." in text
     assert "Start project thesis" in text
     assert "/workspace" in text
-
-
-def test_no_limit_on_servers_is_not_a_limit_of_none(choices, limits):
-    unlimited = Choices(choices.catalogue, replace(limits, servers=None))
-    assert "at the same time:" not in form(unlimited).text
 
 
 def test_the_form_says_how_the_last_server_ended(choices):
@@ -150,6 +150,15 @@ def test_the_form_says_how_the_last_server_ended(choices):
     page = form(choices, ending=ending)
     assert "Memory ran out. (2026-03-01 12:30 UTC)" in page.text
     assert ("time", {"datetime": "2026-03-01T12:30:00+00:00"}) in page.elements
+
+
+@pytest.mark.parametrize(
+    ("viewer", "told"),
+    [(None, "by you."), ("alice", "by you."), ("admin", "by the owner.")],
+)
+def test_whoever_looks_is_told_who_stopped_it(choices, viewer, told):
+    ending = Ending("alice", "thesis", Cause.STOPPED, "Stopped by you.", datetime.now(timezone.utc))
+    assert f"Stopped {told}" in form(choices, ending=ending, viewer=viewer).text
 
 
 @pytest.mark.parametrize(
