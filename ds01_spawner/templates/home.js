@@ -1,6 +1,6 @@
 // The home page: stop, delete and create; and the list stays true while it is looked at.
 (() => {
-  const { base_url: base, user, xsrf_token: xsrf } = window.jhdata;
+  const { base_url: base, user } = window.jhdata;
   const list = document.getElementById("projects");
   const problem = document.getElementById("home-problem");
   const path = (server) =>
@@ -16,29 +16,16 @@
       "All files stay, and while there are any the project stays in this list.",
   };
 
-  async function remove(server, forget) {
-    const kind = server ? `servers/${encodeURIComponent(server)}` : "server";
-    const address = `${base}api/users/${encodeURIComponent(user)}/${kind}?_xsrf=${xsrf}`;
-    const answer = await fetch(address, {
-      method: "DELETE",
-      body: forget ? JSON.stringify({ remove: true }) : undefined,
-    });
-    if (!answer.ok && answer.status !== 404) {
-      const told = await answer.json().catch(() => ({}));
-      throw new Error(told.message || `The Hub answered ${answer.status}.`);
-    }
-  }
-
   list.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-action]");
     if (!button) return;
     const { action } = button.dataset;
-    const { server } = button.closest("[data-server]").dataset;
-    if (!window.confirm(QUESTIONS[action](server || "default"))) return;
+    const { server, project } = button.closest("[data-server]").dataset;
+    if (!window.confirm(QUESTIONS[action](project))) return;
     button.disabled = true;
     problem.hidden = true;
     try {
-      await remove(server, action === "delete");
+      await window.ds01RemoveServer(server, { forget: action === "delete" });
     } catch (error) {
       problem.textContent = `That did not work: ${error.message}`;
       problem.hidden = false;

@@ -1,6 +1,6 @@
 // The start of one server, as it happens.
 (() => {
-  const { base_url: base, user, xsrf_token: xsrf } = window.jhdata;
+  const { base_url: base } = window.jhdata;
   const { server } = document.getElementById("start-page").dataset;
   const find = (id) => document.getElementById(id);
   const message = find("progress-message");
@@ -59,18 +59,14 @@
     target.textContent = "Cancelling …";
     find("stop-problem").hidden = true;
     events.close();
-    const kind = server ? `servers/${encodeURIComponent(server)}` : "server";
-    const address = `${base}api/users/${encodeURIComponent(user)}/${kind}?_xsrf=${xsrf}`;
-    const answer = await fetch(address, { method: "DELETE" }).catch(() => null);
-    if (answer?.ok) {
+    try {
+      await window.ds01RemoveServer(server);
       window.location.href = `${base}home`;
-      return;
+    } catch (error) {
+      find("stop-problem").textContent = `The start could not be cancelled: ${error.message}`;
+      find("stop-problem").hidden = false;
+      target.disabled = false;
+      target.textContent = "Cancel the start";
     }
-    const told = await answer?.json().catch(() => null);
-    find("stop-problem").textContent =
-      `The start could not be cancelled: ${told?.message ?? "the Hub does not answer."}`;
-    find("stop-problem").hidden = false;
-    target.disabled = false;
-    target.textContent = "Cancel the start";
   });
 })();
