@@ -8,8 +8,12 @@ address is closed too.
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import docker.errors
@@ -19,6 +23,9 @@ METADATA = "169.254.0.0/16"
 
 _ISOLATED = "com.docker.network.bridge.enable_icc"
 _INTERFACE = "com.docker.network.bridge.name"
+
+#: Held while a fence is looked at and changed. In root's own directory: nobody else can hold it.
+_LOCK = Path("/run/ds01-network.lock")
 
 
 class NetworkError(Exception):
@@ -52,14 +59,8 @@ def ensure(client: Any, name: str, interface: str, hub_port: int) -> Network:
         If there is a network of this name that lets servers see each other, or if the rules
         cannot be set (root is needed).
     """
-    network = _find(client, name) or _create(client, name, interface)
-    for program, rules in _fence(network, hub_port).items():
-        _set_chain(program, _chain(network), rules)
-        if not _jumps_first(program, network):
-            _run(program, "-I", "INPUT", "1", *_jump(network))
-    if not _has("iptables", "DOCKER-USER", _metadata_rule(network)):
-        _run("iptables", "-I", "DOCKER-USER", "1", *_metadata_rule(network))
-    return network
+    with _one_at_a_time():
+        return _ensure(client, name, interface, hub_port)
 
 
 def find(client: Any, name: str) -> Network:
@@ -77,25 +78,25 @@ def find(client: Any, name: str) -> Network:
 
 
 def problems(network: Network, hub_port: int) -> list[str]:
-    """Say what is missing in the fence; an empty list is a fence that stands.
+    """Say what is wrong with the fence; an empty list is a fence that stands.
 
     Raises
     ------
     NetworkError
         If the rules cannot be read.
     """
-    missing = []
+    found = []
+    chain = _chain(network.interface)
     for program, rules in _fence(network, hub_port).items():
-        if not _jumps_first(program, network):
-            missing.append(f"{program}: INPUT does not begin with a jump to {_chain(network)}")
-        missing += [
-            f"{program}: {_chain(network)} lacks '{' '.join(rule)}'"
-            for rule in rules
-            if not _has(program, _chain(network), rule)
-        ]
-    if not _has("iptables", "DOCKER-USER", _metadata_rule(network)):
-        missing.append("iptables: DOCKER-USER does not close the metadata address")
-    return missing
+        chains = _chains(program)
+        if not _jumps_first(chains, network.interface):
+            found.append(f"{program}: INPUT does not begin with a jump to {chain}")
+        # In order and with nothing between: one rule more may open what ours close.
+        if chains.get(chain) != rules:
+            found.append(f"{program}: {chain} is not exactly '{'; '.join(rules)}'")
+        if program == "iptables" and not _closes_metadata(chains, network.interface):
+            found.append("iptables: DOCKER-USER does not close the metadata address")
+    return found
 
 
 def stand(client: Any, name: str, hub_port: int) -> None:
@@ -106,34 +107,80 @@ def stand(client: Any, name: str, hub_port: int) -> None:
     NetworkError
         If it does not stand and cannot be mended.
     """
-    network = find(client, name)
-    if problems(network, hub_port):
-        ensure(client, name, network.interface, hub_port)
+    with _one_at_a_time():
+        network = find(client, name)
+        if problems(network, hub_port):
+            _ensure(client, name, network.interface, hub_port)
 
 
-def remove(client: Any, name: str) -> None:
+def remove(client: Any, name: str, interface: str | None = None) -> None:
     """Remove the network and its rules; what is not there is no error.
+
+    Parameters
+    ----------
+    interface
+        Whose rules to remove where the network itself is gone already.
 
     Raises
     ------
     NetworkError
-        If servers still use the network.
+        If servers still use the network, or if the rules cannot be removed.
     """
-    network = _find(client, name)
-    if network is None:
-        return
+    with _one_at_a_time():
+        network = _find(client, name)
+        if network is not None:
+            interface = network.interface
+            # First of all: as long as a server uses the network, its fence stays.
+            _remove_network(client, name)
+        if interface is not None:
+            for program in ("iptables", "ip6tables"):
+                _remove_rules(program, interface)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Keep other processes and threads of this machine from changing a fence meanwhile."""
+    try:
+        lock = _LOCK.open("a")
+    except OSError as error:
+        raise NetworkError(f"{_LOCK} cannot be used: {error} (the fence needs root)") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _ensure(client: Any, name: str, interface: str, hub_port: int) -> Network:
+    network = _find(client, name) or _create(client, name, interface)
+    for program, rules in _fence(network, hub_port).items():
+        _set_chain(program, _chain(network.interface), rules)
+        chains = _chains(program)
+        if not _jumps_first(chains, network.interface):
+            _run(program, "-I", "INPUT", "1", *_jump(network.interface).split())
+        if program == "iptables" and not _closes_metadata(chains, network.interface):
+            _run(program, "-I", "DOCKER-USER", "1", *_metadata_rule(network.interface).split())
+    return network
+
+
+def _remove_network(client: Any, name: str) -> None:
     try:
         client.remove_network(name)
+    except docker.errors.NotFound:
+        return
     except docker.errors.APIError as error:
         raise NetworkError(
             f"The network {name!r} is in use: stop its containers first ({error.explanation})."
         ) from error
-    for program in ("iptables", "ip6tables"):
-        while _has(program, "INPUT", _jump(network)):
-            _run(program, "-D", "INPUT", *_jump(network))
-        _run(program, "-F", _chain(network), missing_ok=True)
-        _run(program, "-X", _chain(network), missing_ok=True)
-    _run("iptables", "-D", "DOCKER-USER", *_metadata_rule(network), missing_ok=True)
+
+
+def _remove_rules(program: str, interface: str) -> None:
+    """Remove the fence of an interface; each rule as often as it is there."""
+    chains = _chains(program)
+    for chain, rule in (("INPUT", _jump(interface)), ("DOCKER-USER", _metadata_rule(interface))):
+        for _ in range(chains.get(chain, []).count(rule)):
+            _run(program, "-D", chain, *rule.split())
+    if _chain(interface) in chains:
+        _run(program, "-F", _chain(interface))
+        _run(program, "-X", _chain(interface))
 
 
 def _find(client: Any, name: str) -> Network | None:
@@ -167,72 +214,79 @@ def _create(client: Any, name: str, interface: str) -> Network:
     return find(client, name)
 
 
-def _chain(network: Network) -> str:
-    return f"DS01-{network.interface}"
+def _chain(interface: str) -> str:
+    return f"DS01-{interface}"
 
 
-def _jump(network: Network) -> list[str]:
-    return ["-i", network.interface, "-j", _chain(network)]
+def _jump(interface: str) -> str:
+    return f"-i {interface} -j {_chain(interface)}"
 
 
-def _jumps_first(program: str, network: Network) -> bool:
+def _jumps_first(chains: dict[str, list[str]], interface: str) -> bool:
     """Tell whether traffic meets our chain before any rule that is not a fence of ours."""
-    ours = f"-A INPUT {' '.join(_jump(network))}"
-    for rule in _run(program, "-S", "INPUT").splitlines():
-        if rule == ours:
+    for rule in chains.get("INPUT", []):
+        if rule == _jump(interface):
             return True
-        if rule.startswith("-A ") and " -j DS01-" not in rule:
+        if "-j DS01-" not in rule:
             return False
     return False
 
 
-def _metadata_rule(network: Network) -> list[str]:
-    return ["-d", METADATA, "-i", network.interface, "-j", "DROP"]
+def _metadata_rule(interface: str) -> str:
+    return f"-d {METADATA} -i {interface} -j DROP"
 
 
-def _fence(network: Network, hub_port: int) -> dict[str, list[list[str]]]:
+def _closes_metadata(chains: dict[str, list[str]], interface: str) -> bool:
+    return _metadata_rule(interface) in chains.get("DOCKER-USER", [])
+
+
+def _fence(network: Network, hub_port: int) -> dict[str, list[str]]:
     """Return the rules of our chain for each program, in the words in which they are listed."""
-    answers = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"]
-    hub = ["-d", f"{network.gateway}/32", "-p", "tcp", "-m", "tcp", "--dport", str(hub_port)]
+    answers = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    hub = f"-d {network.gateway}/32 -p tcp -m tcp --dport {hub_port} -j ACCEPT"
     # Rejected and not dropped: a student's mistyped address fails at once.
     return {
-        "iptables": [
-            answers,
-            [*hub, "-j", "ACCEPT"],
-            ["-j", "REJECT", "--reject-with", "icmp-port-unreachable"],
-        ],
-        "ip6tables": [answers, ["-j", "REJECT", "--reject-with", "icmp6-port-unreachable"]],
+        "iptables": [answers, hub, "-j REJECT --reject-with icmp-port-unreachable"],
+        "ip6tables": [answers, "-j REJECT --reject-with icmp6-port-unreachable"],
     }
 
 
-def _set_chain(program: str, chain: str, rules: list[list[str]]) -> None:
+def _chains(program: str) -> dict[str, list[str]]:
+    """Return every chain with its rules in order, in the program's own words.
+
+    All at once, as asking for one rule or chain tells "not there" by an exit status that other
+    failures have too.
+    """
+    chains: dict[str, list[str]] = {}
+    for line in _run(program, "-S").splitlines():
+        # "-P INPUT ACCEPT", "-N DS01-ds01br0", "-A INPUT -i ds01br0 -j DS01-ds01br0"
+        option, chain, *rest = line.split(" ", 2)
+        rules = chains.setdefault(chain, [])
+        if option == "-A":
+            rules += rest
+    return chains
+
+
+def _set_chain(program: str, chain: str, rules: list[str]) -> None:
     """Fill our chain in one transaction, so that it is never open or half made."""
     lines = ["*filter", f":{chain} - [0:0]"]
-    lines += [f"-A {chain} {' '.join(rule)}" for rule in rules]
+    lines += [f"-A {chain} {rule}" for rule in rules]
     text = "\n".join([*lines, "COMMIT", ""])
     _run(f"{program}-restore", "--wait", "10", "--noflush", stdin=text)
 
 
-def _has(program: str, chain: str, rule: list[str]) -> bool:
-    return _call(program, "-C", chain, *rule).returncode == 0
-
-
-def _run(program: str, *arguments: str, stdin: str = "", missing_ok: bool = False) -> str:
-    done = _call(program, *arguments, stdin=stdin)
-    if done.returncode != 0 and not missing_ok:
+def _run(program: str, *arguments: str, stdin: str = "") -> str:
+    # --wait: Docker changes the tables at the same time.
+    wait = () if program.endswith("-restore") else ("--wait", "10")
+    try:
+        done = subprocess.run(
+            [program, *wait, *arguments], input=stdin, capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NetworkError(f"{program} cannot be run: {error}") from error
+    if done.returncode != 0:
         raise NetworkError(
             f"'{program} {' '.join(arguments)}' failed: {done.stderr.strip()} "
             "(the servers' fence needs root and the package iptables)"
         )
     return done.stdout
-
-
-def _call(program: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    # --wait: Docker changes the tables at the same time.
-    wait = () if program.endswith("-restore") else ("--wait", "10")
-    try:
-        return subprocess.run(
-            [program, *wait, *arguments], input=stdin, capture_output=True, text=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NetworkError(f"{program} cannot be run: {error}") from error

@@ -1,12 +1,17 @@
 """A server reaches the Hub's API and the internet, and nothing and nobody else here."""
 
 import json
+import multiprocessing
 import socket
+import subprocess
 import threading
 
+import docker
 import pytest
 
 from ds01_spawner import network
+
+NAME, INTERFACE, PORT = "ds01-fence-for-a-test", "ds01fence", 12345
 
 TRY = """
 import json, socket
@@ -76,7 +81,7 @@ def test_names_of_the_internet_are_found(servers):
 
 def test_a_fence_that_was_taken_down_stands_again_before_the_next_start(hub, gateway):
     found = network.find(hub.docker, hub.network_name)
-    network._run("iptables", "-D", "INPUT", *network._jump(found))
+    _iptables("-D", "INPUT", "-i", found.interface, "-j", f"DS01-{found.interface}")
     assert network.problems(found, hub.hub_port)
     server = hub.user("net-c").start(image="python", memory="1g")
     assert network.problems(found, hub.hub_port) == []
@@ -92,21 +97,99 @@ def test_a_network_that_lets_servers_see_each_other_is_refused(engine):
         engine.remove_network("ds01-open-for-a-test")
 
 
-def test_two_setups_at_once_leave_one_whole_fence(engine):
-    name, interface, port = "ds01-twice-for-a-test", "ds01twice", 12345
-    network.ensure(engine, name, interface, port)
+@pytest.fixture
+def fenced(engine):
+    """Return a network of the test's own, fenced."""
+    yield network.ensure(engine, NAME, INTERFACE, PORT)
+    network.remove(engine, NAME, INTERFACE)
+    assert _rules() == {"iptables": [], "ip6tables": []}
+
+
+def test_two_setups_at_once_leave_one_whole_fence(engine, fenced):
+    whole = _rules()
+    _iptables("-D", "INPUT", "-i", INTERFACE, "-j", f"DS01-{INTERFACE}")
+    _iptables("-D", "DOCKER-USER", "-d", network.METADATA, "-i", INTERFACE, "-j", "DROP")
+    processes = multiprocessing.get_context("spawn")
+    setups = [
+        *(threading.Thread(target=_set_up) for _ in range(4)),
+        *(processes.Process(target=_set_up) for _ in range(2)),
+    ]
+    for setup in setups:
+        setup.start()
+    for setup in setups:
+        setup.join()
+    assert network.problems(fenced, PORT) == []
+    assert _rules() == whole
+
+
+def test_a_rule_that_opens_the_fence_is_found_and_taken_out(engine, fenced):
+    whole = _rules()
+    _iptables("-I", f"DS01-{INTERFACE}", "1", "-j", "ACCEPT")
+    (problem,) = network.problems(fenced, PORT)
+    assert f"iptables: DS01-{INTERFACE} is not exactly" in problem
+    network.stand(engine, NAME, PORT)
+    assert network.problems(fenced, PORT) == []
+    assert _rules() == whole
+
+
+def test_rules_that_outlived_their_network_are_removed_as_often_as_they_are_there(engine, fenced):
+    metadata = ["DOCKER-USER", "-d", network.METADATA, "-i", INTERFACE, "-j", "DROP"]
+    _iptables("-I", *metadata)
+    engine.remove_network(NAME)
+    network.remove(engine, NAME, INTERFACE)
+    assert _rules() == {"iptables": [], "ip6tables": []}
+    # Again, with nothing there.
+    network.remove(engine, NAME, INTERFACE)
+
+
+def test_a_network_in_use_keeps_its_fence(engine, fenced, built):
+    container = engine.create_container("ds01/debian:12", ["sleep", "60"])["Id"]
     try:
-        threads = [
-            threading.Thread(target=network.ensure, args=(engine, name, interface, port))
-            for _ in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert network.problems(network.find(engine, name), port) == []
+        engine.connect_container_to_network(container, NAME)
+        engine.start(container)
+        with pytest.raises(network.NetworkError, match="in use"):
+            network.remove(engine, NAME)
+        assert network.problems(fenced, PORT) == []
     finally:
-        network.remove(engine, name)
+        engine.remove_container(container, force=True)
+
+
+def test_rules_that_cannot_be_read_are_not_taken_for_absent(engine, fenced, monkeypatch):
+    def denied(command, **settings):
+        return subprocess.CompletedProcess(command, 4, "", "Permission denied (you must be root)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(network.subprocess, "run", denied)
+        for look in (
+            lambda: network.problems(fenced, PORT),
+            lambda: network.stand(engine, NAME, PORT),
+            lambda: network.remove(engine, "ds01-none-of-this-name", INTERFACE),
+        ):
+            with pytest.raises(network.NetworkError, match="you must be root"):
+                look()
+
+
+def _set_up() -> None:
+    client = docker.APIClient(timeout=60)
+    network.ensure(client, NAME, INTERFACE, PORT)
+    client.close()
+
+
+def _iptables(*arguments: str) -> None:
+    subprocess.run(["iptables", "--wait", "10", *arguments], check=True)
+
+
+def _rules() -> dict[str, list[str]]:
+    """Return all rules and chains of the test's own interface, in order."""
+    return {
+        program: [
+            line
+            for line in subprocess.check_output([program, "-S"], text=True).splitlines()
+            if line.startswith(("-N DS01", "-A DS01", "-A INPUT", "-A DOCKER-USER"))
+            and INTERFACE in line
+        ]
+        for program in ("iptables", "ip6tables")
+    }
 
 
 def _own_address() -> str:
