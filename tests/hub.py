@@ -238,6 +238,10 @@ class User:
         """Stop a server without waiting for its end."""
         return _BACKGROUND.submit(self.stop, project)
 
+    def watch_in_background(self) -> Viewer:
+        """Watch the start of the unnamed server, as the page with the progress does."""
+        return Viewer(self)
+
     def _active(self, project: str) -> bool:
         model = self.model(project)
         return bool(model and (model["ready"] or model["pending"]))
@@ -258,6 +262,30 @@ class User:
         handle = self.hub.docker.exec_create(container["Id"], command)
         output = self.hub.docker.exec_start(handle["Id"]).decode("utf-8", "replace")
         return int(self.hub.docker.exec_inspect(handle["Id"])["ExitCode"]), output
+
+
+class Viewer:
+    """Somebody who watches a start, and the messages `seen` so far."""
+
+    def __init__(self, user: User) -> None:
+        self.seen: list[str] = []
+        self._stream = requests.get(
+            f"{user.hub.url}/hub/api/users/{user.name}/server/progress",
+            headers={"Authorization": f"token {user.hub.token}", "Accept": "text/event-stream"},
+            stream=True,
+            timeout=120,
+        )
+        self._reading = _BACKGROUND.submit(self._read)
+
+    def _read(self) -> None:
+        for line in self._stream.iter_lines(decode_unicode=True):
+            if line.startswith("data:"):
+                self.seen.append(json.loads(line.removeprefix("data:"))["message"])
+
+    def all_messages(self) -> list[str]:
+        """Return all messages, when the start has ended."""
+        self._reading.result(120)
+        return self.seen
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,42 @@ def test_a_start_cancelled_while_jupyterlab_comes_up_leaves_nothing(own_hub):
     assert not hub_accepts(own_hub, token_of(running))
 
 
+def test_each_viewer_of_a_start_sees_it_from_the_beginning(slow):
+    hub, door = slow
+    alice = hub.user("alice")
+    door.hold(r"POST /v[\d.]+/containers/create", answer=True)
+    alice.begin(image="python", memory="1g")
+    assert door.reached.wait(30)
+    # One comes late and one, who has reloaded the page, comes twice.
+    viewers = [alice.watch_in_background() for _ in range(3)]
+    eventually(lambda: all(viewer.seen for viewer in viewers), "all see something")
+    door.release()
+    steps = ["Checking", "Preparing", "Creating", "Starting", "Waiting", "Ready", "Server ready"]
+    for viewer in viewers:
+        messages = viewer.all_messages()
+        places = [_first(messages, step) for step in steps]
+        assert places == sorted(places), messages
+
+
+def _first(messages, beginning):
+    return next(at for at, message in enumerate(messages) if message.startswith(beginning))
+
+
+def test_a_stop_during_which_the_engine_goes_away_leaves_nothing(slow):
+    hub, door = slow
+    alice = hub.user("alice")
+    alice.start(image="python", memory="1g")
+    door.hold(r"POST /v[\d.]+/containers/\w+/stop")
+    stopping = alice.stop_in_background()
+    assert door.reached.wait(30)
+    door.close()
+    door.release()
+    assert len(hub.containers()) == 1
+    door.open()
+    stopping.result(120)
+    assert hub.containers() == []
+
+
 def test_a_start_that_takes_too_long_is_explained_and_removed(slow):
     hub, door = slow
     hub.stop()
@@ -75,9 +111,8 @@ def test_a_start_that_takes_too_long_is_explained_and_removed(slow):
     alice = hub.user("alice")
     door.hold(r"POST /v[\d.]+/containers/create", answer=True)
     alice.begin(image="python", memory="1g")
-    time.sleep(6)
-    door.release()
     ending = eventually(lambda: last_ending(hub, alice), "the failure is kept")
+    door.release()
     assert "did not come up in 5 seconds" in ending.message
     assert "Creating your container" in ending.message
     eventually(lambda: hub.containers() == [], "nothing is left")
@@ -91,8 +126,8 @@ def test_an_engine_that_is_away_loses_no_server_and_starts_none(slow):
     refused = alice.ask("second", image="python", memory="1g")
     assert refused.status_code == 503
     assert "engine does not answer" in refused.json()["message"]
-    # Longer than several of the Hub's looks at the server.
-    time.sleep(8)
+    looks = "Cannot look at alice"
+    eventually(lambda: hub.log.read_text().count(looks) >= 3, "the Hub has looked three times")
     assert alice.ready()
     assert server.run("print('still here')") == "still here\n"
     door.open()

@@ -7,7 +7,6 @@ import subprocess
 import tarfile
 
 import pytest
-import requests
 
 from ds01_spawner.store import Store
 from tests.hub import eventually
@@ -143,31 +142,6 @@ def test_renaming_a_server_moves_its_workspace_or_is_refused(hub):
     assert hub.api("PATCH", path, alice.token, json={"name": "final"}).status_code == 200
     assert alice.start("final").run("print(open('/workspace/x').read())") == "1\n"
     alice.stop("final")
-
-
-def test_the_progress_is_shown_from_the_beginning_to_each_viewer(hub):
-    alice = hub.user("viewer")
-    answer = alice.ask(image="python", memory="1g")
-    assert answer.status_code in (201, 202)
-    seen = [_messages(alice) for _ in range(2)]
-    for messages in seen:
-        assert any("Preparing the image python" in message for message in messages) or (
-            messages[-1].startswith("Server ready")
-        )
-        assert messages[-1].startswith("Server ready")
-    alice.stop()
-
-
-def _messages(user):
-    """Return the progress messages of a start, until it ends."""
-    stream = requests.get(
-        f"{user.hub.url}/hub/api/users/{user.name}/server/progress",
-        headers={"Authorization": f"token {user.hub.token}", "Accept": "text/event-stream"},
-        stream=True,
-        timeout=120,
-    )
-    lines = (line for line in stream.iter_lines(decode_unicode=True) if line.startswith("data:"))
-    return [json.loads(line.removeprefix("data:"))["message"] for line in lines]
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import websocket
 
 from ds01_spawner.cgroups.memory import oom_kills
 from ds01_spawner.policy import GIB
+from tests.docker.test_life import last_ending
 from tests.hub import eventually
 
 READ_LIMITS = """
@@ -67,6 +69,20 @@ def test_a_memory_hog_is_killed_and_the_server_lives_on(server):
     assert server.run(code).split()[-1] == "-9"
     eventually(lambda: oom_kills(pid), "the kernel has counted the kill")
     assert server.run("print(1 + 1)") == "2\n"
+
+
+def test_a_server_that_is_itself_killed_for_memory_is_explained(hub):
+    alice = hub.user("oomed")
+    server = alice.start(image="python", memory="1g")
+    # The kernel's first choice from now on: the server itself.
+    prefer_server = "for p in /proc/[0-9]*; do grep -q ds01_launch.server $p/cmdline && echo 1000"
+    code, said = alice.execute(["sh", "-c", f"{prefer_server} > $p/oom_score_adj; done; true"])
+    assert code == 0, said
+    hog = "import subprocess, sys; subprocess.call([sys.executable, '-c', 'x=b\"1\"*2**31'])"
+    with pytest.raises(websocket.WebSocketException):
+        server.run(hog)
+    ending = eventually(lambda: last_ending(hub, alice), "the ending is kept")
+    assert ending.message.startswith("Memory ran out: the server used more than its 1 GiB.")
 
 
 FORK_BOMB = """
