@@ -20,15 +20,19 @@ def parse_bytes(text: str | int | float) -> int:
     if isinstance(text, bool):
         raise ValueError(f"{text!r} is not a size; write for example 8g or 512m")
     if isinstance(text, int | float):
-        number, unit = float(text), ""
+        number, unit = text, ""
     else:
         match = _SIZE.fullmatch(text.strip())
         if match is None:
             raise ValueError(f"{text!r:.40} is not a size; write for example 8g or 512m")
         number, unit = float(match[1]), match[2].lower()
-    if not math.isfinite(number) or number <= 0:
+    try:
+        size = float(number) * _UNITS[unit]
+    except OverflowError:
+        size = math.inf
+    if not math.isfinite(size) or size < 1:
         raise ValueError(f"{text!r:.40} is not a size above zero")
-    return int(number * _UNITS[unit])
+    return int(size)
 
 
 def format_bytes(size: int) -> str:
