@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -75,7 +75,52 @@ def build(
             command += ["--build-arg", name]
     for key, path in (secrets or {}).items():
         command += ["--secret", f"id={key},src={path}"]
-    _run([*command, str(context)], tag, log)
+    # The engine's own builder, also where somebody made another one the default of buildx.
+    environment = {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default"}
+    run_logged([*command, str(context)], f"Building {tag}", environment=environment, log=log)
+
+
+def run_logged(
+    command: Sequence[str], what: str, *, environment: Mapping[str, str], log: Log
+) -> None:
+    """Run a command and pass on each line while it comes.
+
+    Parameters
+    ----------
+    command
+        The program and its arguments; it reads nothing.
+    what
+        Begins the message of a failure, such as ``Building ds01/debian:12``.
+    environment
+        Variables beside this process's own.
+    log
+        Called with each line of the output.
+
+    Raises
+    ------
+    BuildError
+        If it cannot be started or fails; with the last lines of its output.
+    """
+    last: deque[str] = deque(maxlen=_LINES_SHOWN_ON_FAILURE)
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, **environment},
+        )
+    except OSError as error:
+        raise BuildError(f"{what} failed: {error}") from error
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            last.append(line.rstrip("\n"))
+            log(last[-1])
+    if process.returncode != 0:
+        raise BuildError(f"{what} failed; the end of its output:\n" + "\n".join(last))
 
 
 @contextmanager
@@ -167,24 +212,3 @@ def _output(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()
-
-
-def _run(command: list[str], tag: str, log: Log) -> None:
-    # The engine's own builder, also where somebody made another one the default of buildx.
-    environment = {**os.environ, "DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default"}
-    last: deque[str] = deque(maxlen=_LINES_SHOWN_ON_FAILURE)
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=environment,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            last.append(line.rstrip("\n"))
-            log(last[-1])
-    if process.returncode != 0:
-        raise BuildError(f"Building {tag} failed; the end of its output:\n" + "\n".join(last))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from . import __version__, network
 from .buildkit import BuildError
 from .certificates import ca_bundle
 from .images import bases
-from .images.catalogue import Catalogue, CatalogueError
+from .images.catalogue import CatalogueError
 from .network import NetworkError
 from .policy import format_bytes
 from .runtime import build as runtime
@@ -120,7 +121,7 @@ def images_list(args: argparse.Namespace) -> int:
     client = _engine()
     stale = set(bases.stale(client))
     rows = [("NAME", "IMAGE", "SIZE", "STATE")]
-    for entry in Catalogue.load(bases.IMAGES / "catalogue.yaml"):
+    for entry in bases.catalogue():
         try:
             size = format_bytes(client.images.get(entry.image).attrs["Size"])
             state = "changed, run 'ds01 images build'" if entry.image in stale else "here"
@@ -188,7 +189,7 @@ def network_check(args: argparse.Namespace) -> int:
 @command("network remove", _NETWORK)
 def network_remove(args: argparse.Namespace) -> int:
     """remove the servers' network and its rules"""
-    network.remove(_engine().api, args.name)
+    network.remove(_engine().api, args.name, _interface(args.name))
     _say(f"The network {args.name} is gone.")
     return 0
 
@@ -259,8 +260,11 @@ def _ca_bundle(args: argparse.Namespace) -> Path | None:
 
 
 def _interface(network_name: str) -> str:
-    """Return the bridge's name: Linux allows 15 characters."""
-    return f"{network_name[:12]}br0"
+    """Return the bridge's name, one of its own for each network: Linux allows 15 characters."""
+    if len(network_name) > 12:
+        tail = hashlib.sha256(network_name.encode()).hexdigest()[:7]
+        network_name = f"{network_name[:4]}-{tail}"
+    return f"{network_name}br0"
 
 
 def _list(items: Iterable[str]) -> int:

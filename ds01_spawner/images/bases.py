@@ -61,17 +61,35 @@ class Recipe:
         return str(found[-1])
 
 
+def catalogue(images: Path = IMAGES) -> Catalogue:
+    """Return the catalogue of the images that this project brings.
+
+    Raises
+    ------
+    BuildError
+        If they are not here, as in a package that was installed from a wheel.
+    CatalogueError
+        If the catalogue cannot be used.
+    """
+    if not images.is_dir():
+        raise BuildError(
+            f"The base images are built from a checkout of the project, and {images} is not there. "
+            "Get a checkout, and run run.sh or .venv/bin/ds01 in it."
+        )
+    return Catalogue.load(images / "catalogue.yaml")
+
+
 def recipes(images: Path = IMAGES) -> tuple[Recipe, ...]:
     """Return what is built here: Debian, and each catalogue entry that has a Dockerfile.
 
     Raises
     ------
-    CatalogueError
-        If the catalogue cannot be used.
+    BuildError, CatalogueError
+        If there is no catalogue, or if it cannot be used.
     """
     own = tuple(
         Recipe(entry.image, images / entry.name)
-        for entry in Catalogue.load(images / "catalogue.yaml")
+        for entry in catalogue(images)
         if (images / entry.name / "Dockerfile").exists()
     )
     return (Recipe(DEBIAN, images / "debian"), *own)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from docker import DockerClient
 
-from ..buildkit import BuildError, Log
+from ..buildkit import BuildError, Log, run_logged
 
 SUITE = "bookworm"
 PACKAGES = ("ca-certificates",)
@@ -20,7 +20,6 @@ PACKAGES = ("ca-certificates",)
 _KEYRING = Path(__file__).with_name("bookworm.gpg")
 _DEBIAN = "http://ftp.debian.org/debian"
 _DEBIAN_SECURITY = "http://ftp.debian.org/debian-security"
-_LINES_SHOWN_ON_FAILURE = 10
 #: Left out of the image: downloads, indexes that age, and what is this machine's own.
 _NOT_IN_THE_IMAGE = (
     "./var/cache/apt/*.bin",
@@ -105,18 +104,4 @@ def _apt_mirror(suite: str) -> str | None:
 
 
 def _run(command: list[str], log: Log) -> None:
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    lines = done.stdout.splitlines()
-    for line in lines:
-        log(line)
-    if done.returncode != 0:
-        end = "\n".join(lines[-_LINES_SHOWN_ON_FAILURE:])
-        raise BuildError(f"{' '.join(command)} failed; the end of its output:\n{end}")
+    run_logged(command, " ".join(command), environment={"LC_ALL": "C"}, log=log)

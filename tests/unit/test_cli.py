@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import docker
 import pytest
 
 from ds01_spawner import cli, network
 from ds01_spawner.buildkit import BuildError
+from ds01_spawner.images import bases
 
 
 @pytest.fixture
@@ -89,3 +92,28 @@ def test_the_check_only_prints_what_would_be_built(engine, monkeypatch, capsys):
 
     assert cli.main(["images", "build", "--check"]) == 0
     assert capsys.readouterr().out == "ds01/debian:12\n"
+
+
+@pytest.mark.parametrize("build", [bases.build_bases, bases.stale, bases.missing_packages])
+def test_without_a_checkout_there_is_nothing_to_build_from(engine, tmp_path, build):
+    with pytest.raises(BuildError, match="built from a checkout of the project"):
+        build(engine, images=tmp_path / "images")
+
+
+def test_each_network_has_an_interface_of_its_own_that_linux_takes():
+    names = ["ds01", "ds01-laboratory", "ds01-laboratory-2", "ds01-laborat"]
+    interfaces = [cli._interface(name) for name in names]
+
+    assert interfaces[0] == "ds01br0"
+    assert len(set(interfaces)) == len(names)
+    assert max(map(len, interfaces)) <= 15
+
+
+def test_removing_a_network_names_the_interface_whose_rules_may_be_left(monkeypatch, capsys):
+    removed = []
+    engine = SimpleNamespace(api=object())
+    monkeypatch.setattr(cli, "_engine", lambda: engine)
+    monkeypatch.setattr(cli.network, "remove", lambda *words: removed.append(words))
+
+    assert cli.main(["network", "remove", "--name", "ds01"]) == 0
+    assert removed == [(engine.api, "ds01", "ds01br0")]
