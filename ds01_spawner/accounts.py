@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,12 @@ from pathlib import Path
 
 from .errors import Refused
 from .names import login_name, user_slug
+
+#: Where the machine says from which numbers on accounts are people's.
+_LOGIN_DEFS = Path("/etc/login.defs")
+_USUAL_FIRST = 1000
+#: Whoever has no number of their own: files of many are theirs.
+_NOBODY = 65534
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ class SystemAccounts:
         Raises
         ------
         Refused
-            403 if there is none, or if it is root's.
+            403 if there is none, or if it is no person's: root's, a service's, or "nobody".
         """
         try:
             entry = pwd.getpwnam(username)
@@ -152,9 +159,10 @@ class SystemAccounts:
                 reason="accounts",
                 status_code=403,
             ) from None
-        if entry.pw_uid == 0:
+        if not _is_a_persons(entry):
             raise Refused(
-                "root cannot have a server. Log in as an ordinary user.",
+                f"{username!r:.60} is an account of the system (uid {entry.pw_uid}, gid "
+                f"{entry.pw_gid}) and cannot have a server. Log in as an ordinary user.",
                 reason="accounts",
                 status_code=403,
             )
@@ -175,6 +183,22 @@ class SystemAccounts:
             return self.get(username)
         except Refused:
             return None
+
+
+def _is_a_persons(entry: pwd.struct_passwd) -> bool:
+    if entry.pw_uid < _first("UID_MIN") or entry.pw_gid < _first("GID_MIN"):
+        return False
+    return _NOBODY not in (entry.pw_uid, entry.pw_gid)
+
+
+def _first(setting: str) -> int:
+    """Return the lowest number of a person's account or group here."""
+    try:
+        text = _LOGIN_DEFS.read_text("utf-8", errors="replace")
+    except FileNotFoundError:
+        return _USUAL_FIRST
+    found = re.search(rf"^\s*{setting}\s+([1-9][0-9]*)\s*$", text, re.MULTILINE)
+    return int(found[1]) if found else _USUAL_FIRST
 
 
 def _owner(path: Path) -> int | None:

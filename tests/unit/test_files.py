@@ -1,11 +1,14 @@
 """Accounts, workspaces and the store, on a real file system and a real SQLite."""
 
 import os
+import pwd
 import threading
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 
+from ds01_spawner import accounts as accounts_module
 from ds01_spawner.accounts import Account, OwnAccounts, SystemAccounts
 from ds01_spawner.endings import Cause, Ending
 from ds01_spawner.errors import Refused
@@ -80,14 +83,56 @@ def test_a_lost_home_gives_nobody_anothers_number(mine, accounts):
     assert accounts.get("alice") == alice
 
 
-def test_root_and_strangers_have_no_system_account():
-    with pytest.raises(Refused, match="root"):
-        SystemAccounts().get("root")
+@pytest.fixture
+def passwd(monkeypatch, tmp_path):
+    """Return a function that adds an account to the machine as the code sees it."""
+    entries = {}
+    monkeypatch.setattr(accounts_module.pwd, "getpwnam", entries.__getitem__)
+    monkeypatch.setattr(accounts_module.os, "getgrouplist", lambda name, gid: [gid, 0, 2000])
+    login_defs = tmp_path / "login.defs"
+    login_defs.write_text("# UID_MIN 1\nUID_MIN\t\t 1500\nGID_MIN 1400\n")
+    monkeypatch.setattr(accounts_module, "_LOGIN_DEFS", login_defs)
+
+    def add(name: str, uid: int, gid: int) -> None:
+        entries[name] = pwd.struct_passwd((name, "x", uid, gid, "", f"/home/{name}", "/bin/sh"))
+
+    return add
+
+
+def test_an_ordinary_account_keeps_its_numbers(passwd):
+    passwd("alice", 1500, 1400)
+    alice = SystemAccounts().get("alice")
+    assert (alice.uid, alice.gid, alice.groups) == (1500, 1400, (2000,))
+    assert alice.workspaces == Path("/home/alice/workspace")
+    assert alice.owns_workspaces
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid"), [(0, 1500), (1500, 0), (1499, 1500), (1500, 1399), (65534, 1500), (1500, 65534)]
+)
+def test_an_account_of_the_system_is_refused(passwd, uid, gid):
+    passwd("somebody", uid, gid)
+    with pytest.raises(Refused, match="account of the system") as refused:
+        SystemAccounts().get("somebody")
+    assert refused.value.status_code == 403
+    assert SystemAccounts().find("somebody") is None
+
+
+def test_without_a_setting_accounts_are_peoples_from_1000_on(passwd, tmp_path):
+    (tmp_path / "login.defs").unlink()
+    passwd("alice", 1000, 1000)
+    passwd("daemon", 999, 1000)
+    assert SystemAccounts().get("alice").uid == 1000
+    with pytest.raises(Refused, match="account of the system"):
+        SystemAccounts().get("daemon")
+
+
+def test_this_machines_own_system_accounts_and_strangers_are_refused():
+    for name in ("root", "daemon", "nobody"):
+        with pytest.raises(Refused, match="account of the system"):
+            SystemAccounts().get(name)
     with pytest.raises(Refused, match="no account"):
         SystemAccounts().get("nobody-of-this-name")
-    nobody = SystemAccounts().get("nobody")
-    assert nobody.uid == 65534
-    assert 0 not in nobody.groups
 
 
 def test_a_workspace_is_made_private_and_its_users(mine, accounts):
