@@ -28,6 +28,7 @@ def main() -> None:
     for python in KERNEL_PYTHONS:
         resolve("kernel.in", f"cp{python.replace('.', '')}.lock", python)
     resolve("pip.in", "pip.lock", KERNEL_PYTHONS[0])
+    resolve("uv.in", "uv.lock", SERVER_PYTHON)
 
 
 if __name__ == "__main__":

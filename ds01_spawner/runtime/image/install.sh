@@ -3,7 +3,6 @@
 # packs into /build/kernels/cpXY, pip into /build/pip.
 set -eu
 
-UV_VERSION=0.13.9
 PLATFORM=x86_64-manylinux_2_28
 
 # The site's certificates and package index reach a build as secrets, where it has any.
@@ -17,7 +16,8 @@ more=$(setting extra-index-url)
 if [ -n "$more" ]; then export UV_INDEX="$more"; fi
 
 python3 -m venv /build/tools
-PIP_CONFIG_FILE=/run/secrets/pip /build/tools/bin/pip install --quiet "uv==$UV_VERSION"
+PIP_CONFIG_FILE=/run/secrets/pip /build/tools/bin/pip install --quiet \
+    --no-deps --require-hashes --only-binary :all: --requirement /build/locks/uv.lock
 
 uv_install() {
     /build/tools/bin/uv pip install --quiet --no-cache --link-mode copy \
