@@ -83,6 +83,13 @@ check_options() {
     [[ ! -e "$DATA" || -d "$DATA" ]] || wrong_usage "--data '$DATA' is not a directory."
 }
 
+# The runtime is built from packages for x86-64 alone.
+refuse_other_machines() {
+    local machine
+    machine="$(uname -m)"
+    [[ "$machine" == x86_64 ]] || die "This machine is $machine, and DS01 runs on x86-64 (x86_64) only."
+}
+
 # Without root nothing can be done but say what somebody with root has to do.
 refuse_without_root() {
     ((EUID != 0)) || return 0
@@ -268,6 +275,7 @@ say_where() {
 
 main() {
     parse_options "$@"
+    refuse_other_machines
     # Debian's plain "su" leaves these out, and with them dockerd and iptables.
     PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
     refuse_without_root

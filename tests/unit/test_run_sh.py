@@ -19,7 +19,19 @@ RUN_SH = REPOSITORY / "run.sh"
 NEEDED = ("requirements.lock", "setup.cfg", "run.sh", "scripts", "proxy/package-lock.json")
 NOBODY = 65534
 #: All that a bare Debian has of what run.sh calls before it installs anything.
-BARE = ("bash", "cat", "dirname", "env", "grep", "realpath", "sed", "sha256sum", "timeout", "tr")
+BARE = (
+    "bash",
+    "cat",
+    "dirname",
+    "env",
+    "grep",
+    "realpath",
+    "sed",
+    "sha256sum",
+    "timeout",
+    "tr",
+    "uname",
+)
 
 
 def run_sh(*options: str, **settings) -> subprocess.CompletedProcess[str]:
@@ -128,6 +140,15 @@ def test_no_install_makes_nothing(bare):
     assert done.returncode == 1
     assert not (bare / "data").exists()
     assert not (bare / ".venv").exists()
+
+
+def test_another_kind_of_machine_is_refused_before_anything_is_made(tmp_path):
+    done = call(f"uname() {{ echo aarch64; }}; main --data {tmp_path}/data")
+
+    assert done.returncode == 1
+    assert "This machine is aarch64, and DS01 runs on x86-64" in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "data").exists()
 
 
 def test_without_root_an_admin_is_told_what_to_do(bare):
