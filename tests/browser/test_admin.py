@@ -7,8 +7,6 @@ from playwright.sync_api import expect
 
 from ..hub import eventually
 
-pytestmark = pytest.mark.browser
-
 
 @pytest.fixture
 def admin(person):

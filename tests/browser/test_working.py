@@ -3,14 +3,11 @@
 import json
 import re
 
-import pytest
 from playwright.sync_api import expect
 
 from ds01_spawner.policy import GIB
 
 from ..hub import eventually
-
-pytestmark = pytest.mark.browser
 
 LOOK_AROUND = """
 import json, os, pwd

@@ -13,8 +13,6 @@ import pytest
 from ds01_spawner.buildkit import BuildError
 from ds01_spawner.images import bases
 
-pytestmark = pytest.mark.docker
-
 ENTRY = """
   - name: {name}
     image: {tag}

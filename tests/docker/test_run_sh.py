@@ -20,8 +20,6 @@ from ds01_spawner.names import container_name
 
 from ..hub import REPOSITORY, eventually, free_port
 
-pytestmark = pytest.mark.docker
-
 #: The promise for a second run. The first installs and builds.
 SECOND_RUN_S = 15
 

@@ -16,8 +16,6 @@ from tests.hub import Server, eventually
 
 from . import images
 
-pytestmark = pytest.mark.docker
-
 
 @dataclass(frozen=True)
 class Image:

@@ -9,8 +9,6 @@ import pytest
 from ds01_spawner import runtime
 from ds01_spawner.runtime.build import LABEL, build, fill, is_complete, list_runtimes, prune
 
-pytestmark = pytest.mark.docker
-
 IMAGE = f"ds01/runtime:{runtime.version()}"
 WRITE = ["/opt/ds01/bin/python3", "-I", "-c", "open('/target/half', 'w')"]
 
