@@ -33,6 +33,9 @@ c.JupyterHub.allow_named_servers = True
 c.JupyterHub.named_server_limit_per_user = 50
 c.JupyterHub.template_paths = [pages.template_path()]
 c.JupyterHub.template_vars = {"ds01": pages.PageInfo()}
+# A domain for each user keeps a page on one's server from acting for whoever visits it. It needs a
+# wildcard in DNS and in the certificate (docs/deploy.md).
+c.JupyterHub.subdomain_host = os.environ.get("DS01_SUBDOMAIN_HOST", "")
 # A start that fails for one user's reasons must not end the Hub for all.
 c.Spawner.consecutive_failure_limit = 0
 
@@ -44,6 +47,8 @@ c.SharedPasswordAuthenticator.user_password = (secrets / "user-password").read_t
 c.SharedPasswordAuthenticator.admin_password = (secrets / "admin-password").read_text().strip()
 c.Authenticator.allow_all = True
 c.Authenticator.admin_users = {"admin"}
+# No control characters: names stand in logs and on pages.
+c.Authenticator.username_pattern = r"[^\x00-\x1f\x7f]+\Z"
 
 # -- The proxy -------------------------------------------------------------------------------
 c.ConfigurableHTTPProxy.command = [str(here / "proxy/node_modules/.bin/configurable-http-proxy")]

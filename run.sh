@@ -245,6 +245,8 @@ start_hub() {
     # A session of its own: Ctrl-C reaches only this script, which tells the Hub once.
     cd "$DATA"
     trap stop_hub INT TERM HUP
+    # What the Hub writes is nobody else's to read, wherever --data lies.
+    umask 077
     setsid jupyterhub -f "$REPO/jupyterhub_config.py" </dev/null &
     HUB_PID=$!
     echo "$HUB_PID" >>"$DATA/run.lock"

@@ -98,15 +98,34 @@ async def create(docker_call: Docker, name: str, body: dict[str, Any], start: st
 
 
 async def stop(docker_call: Docker, container: str, grace_s: int) -> None:
-    """Stop a container, by force after `grace_s` seconds; one that is gone is fine."""
+    """Stop a container, by force after `grace_s` seconds; one that is gone is fine.
 
-    async def attempt() -> None:
-        try:
-            await docker_call("stop", container, timeout=grace_s)
-        except docker.errors.NotFound:
+    The engine's own stop would keep one of our threads for the whole time, so that many stops at
+    once would hold up everybody.
+    """
+    loop = asyncio.get_running_loop()
+    for signal, patience_s in (("SIGTERM", grace_s), ("SIGKILL", PATIENCE_S)):
+        if not await _signal(docker_call, container, signal):
             return
+        deadline = loop.time() + patience_s
+        while loop.time() < deadline:
+            found = await patiently(lambda: inspect(docker_call, container))
+            if found is None or not found["State"]["Running"]:
+                return
+            await asyncio.sleep(0.2)
+    raise docker.errors.DockerException(f"The container {container} does not end")
 
-    await patiently(attempt)
+
+async def _signal(docker_call: Docker, container: str, signal: str) -> bool:
+    """Send a signal; return False if the container does not run any more."""
+    try:
+        await patiently(lambda: docker_call("kill", container, signal=signal))
+    except docker.errors.APIError as error:
+        # 409: it is not running.
+        if error.status_code in (404, 409):
+            return False
+        raise
+    return True
 
 
 async def remove(docker_call: Docker, container: str) -> None:

@@ -6,19 +6,25 @@ container name, a host name and a cgroup. Two different names never share a slug
 
 from __future__ import annotations
 
-from jupyterhub.slugs import is_valid_safe_slug, safe_slug
+import hashlib
+
+from jupyterhub.slugs import is_valid_safe_slug, is_valid_simple_name, safe_slug
 
 #: The project of the unnamed server.
 DEFAULT_PROJECT = "default"
 
 
 def user_slug(username: str) -> str:
-    """Return the name under which everything of this user is kept, at most 30 characters.
+    """Return the name under which everything of this user is kept, at most 54 characters.
 
     ``alice`` stays ``alice``; whatever is not plain lower-case letters and digits gets a hash of
-    the original, so that ``a.b`` and ``a-b`` are two people.
+    the original, so that ``a.b`` and ``a-b`` are two people. JupyterHub's own hash of 32 bits would
+    let somebody who chooses their name search for another person's slug; 128 bits do not.
     """
-    return safe_slug(username)
+    if is_valid_simple_name(username):
+        return username
+    readable = safe_slug(username, max_length=21, avoid_collisions=False)
+    return f"{readable}-{hashlib.sha256(username.encode()).hexdigest()[:32]}"
 
 
 def project_of(server_name: str) -> str:
@@ -44,10 +50,10 @@ def container_name(username: str, project: str) -> str:
 def login_name(username: str) -> str:
     """Return the name for ``/etc/passwd`` and the prompt inside the container.
 
-    The name itself where it is a usual Unix name, otherwise the slug: a colon or a line break
+    The name itself where it is a usual Unix name, otherwise a short slug: a colon or a line break
     would forge another entry.
     """
     usual = username.isascii() and len(username) <= 32 and username[:1].isalpha()
     if usual and all(c.isalnum() or c in "._-" for c in username):
         return username
-    return user_slug(username)
+    return safe_slug(username)

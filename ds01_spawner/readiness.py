@@ -13,6 +13,8 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 TRY_EVERY_S = 0.1
 #: Seconds between two looks at the container, which cost the engine more than a refused connection.
 LOOK_EVERY_S = 1.0
+#: Bytes of an answer that are read.
+_LARGEST_ANSWER = 64 * 1024
 
 
 class LaunchSlots:
@@ -20,7 +22,7 @@ class LaunchSlots:
 
     - At most `count` come up at once: a class that presses Start together is served one after
       the other, instead of all of them late.
-    - Who asks first gets a slot first.
+    - Who asks first gets a slot first, and each user has one at a time, so that nobody takes all.
     - A server that does not come up loses its slot after `longest_s`, so that it holds up nobody.
 
     Parameters
@@ -33,21 +35,29 @@ class LaunchSlots:
 
     def __init__(self, count: int, longest_s: float = 20.0) -> None:
         self._free = asyncio.Semaphore(count)
+        self._of_user: dict[str, asyncio.Semaphore] = {}
         self._longest_s = longest_s
 
     @asynccontextmanager
-    async def one(self, on_wait: Callable[[], None]) -> AsyncIterator[None]:
+    async def one(self, user: str, on_wait: Callable[[], None]) -> AsyncIterator[None]:
         """Hold a slot; `on_wait` is called if none is free at once."""
-        if self._free.locked():
+        users = self._of_user.setdefault(user, asyncio.Semaphore(1))
+        if users.locked() or self._free.locked():
             on_wait()
-        await self._free.acquire()
-        overdue = asyncio.get_running_loop().call_later(self._longest_s, self._free.release)
+        async with self._lent(users), self._lent(self._free):
+            yield
+
+    @asynccontextmanager
+    async def _lent(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
+        """Hold one of the slots, for `longest_s` at most."""
+        await slots.acquire()
+        overdue = asyncio.get_running_loop().call_later(self._longest_s, slots.release)
         try:
             yield
         finally:
             if asyncio.get_running_loop().time() < overdue.when():
                 overdue.cancel()
-                self._free.release()
+                slots.release()
 
 
 async def until_answering(url: str, check_alive: Callable[[], Awaitable[Any]]) -> None:
@@ -60,12 +70,24 @@ async def until_answering(url: str, check_alive: Callable[[], Awaitable[Any]]) -
     check_alive
         Raises if there is no more use in waiting.
     """
-    client = AsyncHTTPClient()
+    # What answers is the user's code: it must not fill the Hub's memory.
+    client = AsyncHTTPClient(force_instance=True, max_body_size=_LARGEST_ANSWER)
+    try:
+        await _until_answering(client, url, check_alive)
+    finally:
+        client.close()
+
+
+async def _until_answering(
+    client: AsyncHTTPClient, url: str, check_alive: Callable[[], Awaitable[Any]]
+) -> None:
     loop = asyncio.get_running_loop()
     next_look = loop.time() + LOOK_EVERY_S
     while True:
         try:
-            await client.fetch(url, follow_redirects=False, request_timeout=5)
+            await client.fetch(
+                url, follow_redirects=False, request_timeout=5, decompress_response=False
+            )
             return
         except HTTPClientError as error:
             # 599 is tornado's word for no answer at all.

@@ -135,6 +135,10 @@ class DS01Spawner(DS01Settings, DockerSpawner):
     def _default_options_from_form(self) -> Callable[..., dict[str, Any]]:
         return self._read_submitted_form
 
+    @default("options_from_query")
+    def _default_options_from_query(self) -> Callable[..., dict[str, Any]]:
+        return self._read_link
+
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Callable[..., None]:
         return DS01Spawner.apply_options
@@ -156,6 +160,11 @@ class DS01Spawner(DS01Settings, DockerSpawner):
     def _read_submitted_form(self, form: dict[str, list[str]]) -> dict[str, Any]:
         _submitted.set((self, {key: values[0] for key, values in form.items() if values}))
         return read_form(form)
+
+    def _read_link(self, query: dict[str, list[str]]) -> dict[str, Any]:
+        """Show what a link has chosen, and start nothing: the link may be anybody's."""
+        self._read_submitted_form(query)
+        raise Refused("Check the choices and press Start.", reason="link")
 
     def apply_options(self, raw: dict[str, Any]) -> None:
         """Check what was asked for, whoever asked and by which way: the one gate.
@@ -210,7 +219,10 @@ class DS01Spawner(DS01Settings, DockerSpawner):
     async def inspect_own(self) -> dict[str, Any] | None:
         """Return the inspection of this server's container, None if there is none."""
         found = await engine.inspect(self.docker, self.object_id or self.object_name)
-        if found is None or not self.is_mine(found):
+        if found is None:
+            return None
+        # Known by its id it stays ours, also when an admin has given its owner another name.
+        if found["Id"] != self.object_id and not self.is_mine(found):
             return None
         self._pid = int(found["State"]["Pid"])
         return found

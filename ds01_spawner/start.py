@@ -125,7 +125,7 @@ class Start:
         await self._introduce_user(account)
 
         busy = "Others are starting at this moment; yours is next in turn …"
-        async with spawner.launch_slots.one(on_wait=lambda: say(65, busy)):
+        async with spawner.launch_slots.one(spawner.user.name, lambda: say(65, busy)):
             say(70, "Starting your container …")
             await self._docker("start", spawner.object_id)
             address = await self._check_started(account, workspace, home)
@@ -378,4 +378,6 @@ class Start:
             words = (await self._docker("logs", container, tail=20)).decode("utf-8", "replace")
         except engine.UNREACHABLE as error:
             words = f"(not available: {error})"
-        self._spawner.log.info("%s said at last:\n%s", self._spawner._log_name, words)
+        # A server's words are its user's: no control characters for the admin's terminal.
+        shown = "".join(c if c.isprintable() or c == "\n" else "?" for c in words)
+        self._spawner.log.info("%s said at last:\n%s", self._spawner._log_name, shown)

@@ -126,7 +126,10 @@ class Workspaces:
                 return sorted(
                     entry.name
                     for entry in entries
-                    if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+                    if entry.is_dir(follow_symlinks=False)
+                    and not entry.name.startswith(".")
+                    # A name that is no text cannot be shown, stored or asked for.
+                    and entry.name.isprintable()
                 )
         except FileNotFoundError:
             return []

@@ -89,7 +89,7 @@ def test_a_stop_during_which_the_engine_goes_away_leaves_nothing(slow):
     hub, door = slow
     alice = hub.user("alice")
     alice.start(image="python", memory="1g")
-    door.hold(r"POST /v[\d.]+/containers/\w+/stop")
+    door.hold(r"POST /v[\d.]+/containers/\w+/kill")
     stopping = alice.stop_in_background()
     assert door.reached.wait(30)
     door.close()
@@ -213,7 +213,7 @@ def test_a_slow_stop_of_one_user_delays_nobody(slow):
     hub, door = slow
     alice, bob = hub.user("alice"), hub.user("bob")
     alice.start(image="python", memory="1g")
-    door.hold(r"POST /v[\d.]+/containers/\w+/stop", answer=True)
+    door.hold(r"POST /v[\d.]+/containers/\w+/kill", answer=True)
     stopping = alice.stop_in_background()
     assert door.reached.wait(30)
     assert bob.start(image="python", memory="1g").run("print('mine')") == "mine\n"

@@ -95,9 +95,24 @@ async def test_removing_what_is_gone_or_going_is_fine(answer):
 
 
 async def test_stopping_waits_for_an_engine_that_restarts():
-    call = Answers(requests.exceptions.ConnectionError(), None)
+    ended = {"State": {"Running": False}}
+    call = Answers(requests.exceptions.ConnectionError(), None, api_error(500), ended)
     await engine.stop(call, "c", 10)
-    assert call.asked == ["stop", "stop"]
+    assert call.asked == ["kill", "kill", "inspect_container", "inspect_container"]
+
+
+async def test_a_container_that_will_not_end_is_killed():
+    runs, ended = {"State": {"Running": True}}, {"State": {"Running": False}}
+    call = Answers(None, runs, None, runs, ended)
+    await engine.stop(call, "c", 0.1)
+    assert call.asked.count("kill") == 2
+
+
+@pytest.mark.parametrize("answer", [docker.errors.NotFound("gone"), api_error(409)])
+async def test_stopping_what_has_ended_is_fine(answer):
+    if isinstance(answer, docker.errors.NotFound):
+        answer.response = api_error(404).response
+    await engine.stop(Answers(answer), "c", 10)
 
 
 async def test_removing_goes_on_in_the_background_when_the_engine_stays_silent(monkeypatch):

@@ -180,8 +180,8 @@ def test_a_logins_directories_are_made_theirs(login):
 def test_folders_with_other_names_are_offered_under_a_slug_that_stays(login, store):
     mine, real_home = login
     (real_home / "workspace").mkdir()
-    for name in ("thesis", "My Data", ".hidden"):
-        (real_home / "workspace" / name).mkdir()
+    for name in (b"thesis", b"My Data", b".hidden", b"\xff\xfe", b"\x1b[2J"):
+        os.mkdir(os.fsencode(real_home / "workspace") + b"/" + name)
     first = mine.projects()
     assert "thesis" in first
     (slug,) = set(first) - {"thesis"}

@@ -15,7 +15,7 @@ async def test_no_more_come_up_at_once_than_there_are_slots_and_all_do_in_order(
 
     async def come_up(number):
         nonlocal now, most
-        async with slots.one(on_wait=lambda: None):
+        async with slots.one(f"user{number}", on_wait=lambda: None):
             now += 1
             most = max(most, now)
             order.append(number)
@@ -34,7 +34,7 @@ async def test_a_server_that_does_not_come_up_holds_up_nobody():
     await asyncio.sleep(0)
 
     async def next_one():
-        async with slots.one(on_wait=lambda: waited.append(True)):
+        async with slots.one("other", on_wait=lambda: waited.append(True)):
             assert not stuck.done()
 
     await asyncio.wait_for(next_one(), 5)
@@ -43,6 +43,23 @@ async def test_a_server_that_does_not_come_up_holds_up_nobody():
     await asyncio.wait({stuck})
     # Its slot was given back once and not twice.
     assert slots._free._value == 1
+
+
+async def test_one_user_never_takes_all_slots():
+    slots = LaunchSlots(2)
+    greedy = [asyncio.ensure_future(_hold(slots, asyncio.Event())) for _ in range(5)]
+    await asyncio.sleep(0)
+    free_at_once = []
+
+    async def somebody_else():
+        async with slots.one("other", on_wait=lambda: free_at_once.append(False)):
+            free_at_once.append(True)
+
+    await asyncio.wait_for(somebody_else(), 5)
+    assert free_at_once == [True]
+    for one in greedy:
+        one.cancel()
+    await asyncio.wait(greedy)
 
 
 async def test_a_cancelled_start_gives_its_slot_back():
@@ -55,7 +72,7 @@ async def test_a_cancelled_start_gives_its_slot_back():
 
 
 async def _hold(slots, until):
-    async with slots.one(on_wait=lambda: None):
+    async with slots.one("user", on_wait=lambda: None):
         if until is not None:
             await until.wait()
 
