@@ -31,6 +31,8 @@
       problem.hidden = false;
     }
     await refresh().catch(() => {});
+    // Still there if nothing changed.
+    button.disabled = false;
   });
 
   // -- a list that stays true --

@@ -34,30 +34,36 @@
     find("progress-details").open = true;
   }
 
-  const events = new EventSource(progressUrl);
-  // After a broken connection the Hub tells everything again.
-  events.onopen = () => log.replaceChildren();
-  events.onmessage = ({ data }) => {
-    const event = JSON.parse(data);
-    if (event.ready) {
-      events.close();
-      window.location.reload();
-    } else if (event.failed) {
-      events.close();
-      fail(event.message);
-    } else {
-      show(event);
-    }
-  };
-  events.onerror = () => {
-    // Refused, not only interrupted: the start is over, and the page will say how.
-    if (events.readyState === EventSource.CLOSED) setTimeout(() => window.location.reload(), 2000);
-  };
+  let events;
+
+  function follow() {
+    events = new EventSource(progressUrl);
+    // After a broken connection the Hub tells everything again.
+    events.onopen = () => log.replaceChildren();
+    events.onmessage = ({ data }) => {
+      const event = JSON.parse(data);
+      if (event.ready) {
+        events.close();
+        window.location.reload();
+      } else if (event.failed) {
+        events.close();
+        fail(event.message);
+      } else {
+        show(event);
+      }
+    };
+    events.onerror = () => {
+      // Refused, not only interrupted: the start is over, and the page will say how.
+      if (events.readyState === EventSource.CLOSED) setTimeout(() => window.location.reload(), 2000);
+    };
+  }
+  follow();
 
   find("stop-server-btn").addEventListener("click", async ({ target }) => {
     target.disabled = true;
     target.textContent = "Cancelling …";
     find("stop-problem").hidden = true;
+    // The end of a cancelled start is no failure to show.
     events.close();
     try {
       await window.ds01RemoveServer(server);
@@ -67,6 +73,7 @@
       find("stop-problem").hidden = false;
       target.disabled = false;
       target.textContent = "Cancel the start";
+      follow();
     }
   });
 })();

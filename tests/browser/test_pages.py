@@ -7,8 +7,6 @@ from playwright.sync_api import expect
 
 from ..hub import eventually
 
-pytestmark = pytest.mark.browser
-
 PHONE = {"viewport": {"width": 360, "height": 740}}
 
 
@@ -124,6 +122,36 @@ def test_the_list_follows_what_happens_elsewhere(hub, person, held):
     expect(omar.row("live")).to_contain_text("running", timeout=60_000)
     student.stop("live")
     expect(omar.row("live")).to_contain_text("Stopped by you.", timeout=60_000)
+
+
+def test_a_stop_that_does_not_work_says_so_and_can_be_tried_again(person, held):
+    ines = person("ines")
+    ines.go("/hub/spawn/ines/thesis")
+    ines.choose("Memory", "1 GiB")
+    ines.press_start()
+    ines.page.wait_for_url("**/spawn-pending/**")
+    stop = re.compile(r"/hub/api/users/ines/servers/thesis\?")
+    ines.page.route(stop, lambda route: route.abort())
+    ines.page.get_by_role("button", name="Cancel the start").click()
+    expect(ines.page.get_by_role("alert").filter(visible=True)).to_have_text(
+        "The start could not be cancelled: The Hub does not answer."
+    )
+    # The page still follows the start.
+    held.unlink()
+    ines.wait_for_lab("thesis")
+
+    ines.go("/hub/home")
+    ines.page.unroute(stop)
+    refusal = {"status": 503, "json": {"message": "Not just now."}}
+    ines.page.route(stop, lambda route: route.fulfill(**refusal))
+    ines.page.on("dialog", lambda dialog: dialog.accept())
+    ines.row("thesis").get_by_role("button", name="Stop").click()
+    expect(ines.page.get_by_role("alert").filter(visible=True)).to_have_text(
+        "That did not work: Not just now."
+    )
+    ines.page.unroute(stop)
+    ines.row("thesis").get_by_role("button", name="Stop").click()
+    expect(ines.row("thesis")).to_contain_text("Stopped by you.", timeout=30_000)
 
 
 # -- the form ----------------------------------------------------------------------------------
