@@ -6,6 +6,7 @@ import fcntl
 import os
 import pwd
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,6 +95,15 @@ class OwnAccounts:
 
     def _account(self, username: str, uid: int) -> Account:
         slug = user_slug(username)
+        if uid not in self._range:
+            # As after a backup that was restored as root: root's files must make nobody root.
+            raise Refused(
+                f"Your files belong to user number {uid}, which is nobody's here, so nothing is "
+                f"started. Please tell an admin: the owners in homes/{slug} and "
+                f"workspaces/{slug} must be set right.",
+                reason="accounts",
+                status_code=503,
+            )
         return Account(
             login=login_name(username),
             uid=uid,
@@ -117,7 +127,8 @@ class OwnAccounts:
         uid = _owner(self._homes / slug)
         if uid is None:
             # Somebody whose home was lost gets the number that their projects have.
-            uid = next(_owners(self._workspaces / slug), None) or self._free_uid()
+            known = (owner for owner in _owners(self._workspaces / slug) if owner in self._range)
+            uid = next(known, None) or self._free_uid()
             _make_home(self._homes / slug, uid)
         return uid
 
@@ -202,11 +213,20 @@ def _first(setting: str) -> int:
 
 
 def _owner(path: Path) -> int | None:
-    """Return the owner of a directory; None if there is none yet."""
+    """Return the owner of a directory; None if there is none yet.
+
+    Raises
+    ------
+    NotADirectoryError
+        If something else is in its place.
+    """
     try:
-        return path.stat(follow_symlinks=False).st_uid
+        found = path.stat(follow_symlinks=False)
     except FileNotFoundError:
         return None
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(f"{path} is no directory")
+    return found.st_uid
 
 
 def _owners(directory: Path) -> Iterator[int]:

@@ -18,9 +18,15 @@ from typing import Any
 
 import docker.errors
 
-#: Link-local: clouds hand out credentials at 169.254.169.254.
-METADATA = "169.254.0.0/16"
+#: Where clouds hand out credentials to whoever asks from a machine of theirs: link-local in most,
+#: and addresses of their own in Azure, Alibaba and Oracle.
+METADATA = ("169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32")
 
+#: Without it, what passes from server to server on the bridge meets no rule at all.
+_BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+_FIRST_IN_FORWARD = "-j DOCKER-USER"
+
+_PROGRAMS = ("iptables", "ip6tables")
 _ISOLATED = "com.docker.network.bridge.enable_icc"
 _INTERFACE = "com.docker.network.bridge.name"
 
@@ -86,16 +92,20 @@ def problems(network: Network, hub_port: int) -> list[str]:
         If the rules cannot be read.
     """
     found = []
-    chain = _chain(network.interface)
-    for program, rules in _fence(network, hub_port).items():
-        chains = _chains(program)
-        if not _jumps_first(chains, network.interface):
-            found.append(f"{program}: INPUT does not begin with a jump to {chain}")
+    chains = {program: _chains(program) for program in _PROGRAMS}
+    for fence in _fences(network, hub_port):
+        now = chains[fence.program]
+        if not _jumps_first(now, fence):
+            found.append(f"{fence.program}: {fence.entry} does not begin with '{fence.jump}'")
         # In order and with nothing between: one rule more may open what ours close.
-        if chains.get(chain) != rules:
-            found.append(f"{program}: {chain} is not exactly '{'; '.join(rules)}'")
-        if program == "iptables" and not _closes_metadata(chains, network.interface):
-            found.append("iptables: DOCKER-USER does not close the metadata address")
+        if now.get(fence.chain) != fence.rules:
+            found.append(
+                f"{fence.program}: {fence.chain} is not exactly '{'; '.join(fence.rules)}'"
+            )
+    if chains["iptables"].get("FORWARD", [])[:1] != [_FIRST_IN_FORWARD]:
+        found.append(f"iptables: FORWARD does not begin with '{_FIRST_IN_FORWARD}'")
+    if not _filters_bridges():
+        found.append(f"{_BRIDGE_FILTER} is not 1")
     return found
 
 
@@ -133,8 +143,8 @@ def remove(client: Any, name: str, interface: str | None = None) -> None:
             # First of all: as long as a server uses the network, its fence stays.
             _remove_network(client, name)
         if interface is not None:
-            for program in ("iptables", "ip6tables"):
-                _remove_rules(program, interface)
+            for fence in _fences(Network(name, interface, gateway=""), hub_port=0):
+                _remove_rules(fence)
 
 
 @contextmanager
@@ -151,13 +161,14 @@ def _one_at_a_time() -> Iterator[None]:
 
 def _ensure(client: Any, name: str, interface: str, hub_port: int) -> Network:
     network = _find(client, name) or _create(client, name, interface)
-    for program, rules in _fence(network, hub_port).items():
-        _set_chain(program, _chain(network.interface), rules)
-        chains = _chains(program)
-        if not _jumps_first(chains, network.interface):
-            _run(program, "-I", "INPUT", "1", *_jump(network.interface).split())
-        if program == "iptables" and not _closes_metadata(chains, network.interface):
-            _run(program, "-I", "DOCKER-USER", "1", *_metadata_rule(network.interface).split())
+    for fence in _fences(network, hub_port):
+        _set_chain(fence.program, fence.chain, fence.rules)
+        if not _jumps_first(_chains(fence.program), fence):
+            _run(fence.program, "-I", fence.entry, "1", *fence.jump.split())
+    if _chains("iptables").get("FORWARD", [])[:1] != [_FIRST_IN_FORWARD]:
+        _run("iptables", "-I", "FORWARD", "1", *_FIRST_IN_FORWARD.split())
+    if not _filters_bridges():
+        _filter_bridges()
     return network
 
 
@@ -172,15 +183,14 @@ def _remove_network(client: Any, name: str) -> None:
         ) from error
 
 
-def _remove_rules(program: str, interface: str) -> None:
-    """Remove the fence of an interface; each rule as often as it is there."""
-    chains = _chains(program)
-    for chain, rule in (("INPUT", _jump(interface)), ("DOCKER-USER", _metadata_rule(interface))):
-        for _ in range(chains.get(chain, []).count(rule)):
-            _run(program, "-D", chain, *rule.split())
-    if _chain(interface) in chains:
-        _run(program, "-F", _chain(interface))
-        _run(program, "-X", _chain(interface))
+def _remove_rules(fence: _Fence) -> None:
+    """Remove a fence; each rule as often as it is there."""
+    chains = _chains(fence.program)
+    for _ in range(chains.get(fence.entry, []).count(fence.jump)):
+        _run(fence.program, "-D", fence.entry, *fence.jump.split())
+    if fence.chain in chains:
+        _run(fence.program, "-F", fence.chain)
+        _run(fence.program, "-X", fence.chain)
 
 
 def _find(client: Any, name: str) -> Network | None:
@@ -214,41 +224,66 @@ def _create(client: Any, name: str, interface: str) -> Network:
     return find(client, name)
 
 
-def _chain(interface: str) -> str:
-    return f"DS01-{interface}"
+@dataclass(frozen=True)
+class _Fence:
+    """A chain of ours, and from where traffic of the servers' interface is led to it."""
+
+    program: str
+    entry: str
+    chain: str
+    interface: str
+    rules: list[str]
+
+    @property
+    def jump(self) -> str:
+        """The rule in `entry` that leads here."""
+        return f"-i {self.interface} -j {self.chain}"
 
 
-def _jump(interface: str) -> str:
-    return f"-i {interface} -j {_chain(interface)}"
+def _fences(network: Network, hub_port: int) -> tuple[_Fence, ...]:
+    """Return our chains, with rules in the words in which they are listed."""
+    interface = network.interface
+    answers = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    hub = f"-d {network.gateway}/32 -p tcp -m tcp --dport {hub_port} -j ACCEPT"
+    # Rejected and not dropped: a student's mistyped address fails at once.
+    reject, reject6 = (
+        f"-j REJECT --reject-with {kind}-port-unreachable" for kind in ("icmp", "icmp6")
+    )
+    # The engine keeps servers apart too; this is ours, whatever is set there.
+    beyond = [f"-o {interface} -j DROP", *(f"-d {address} -j DROP" for address in METADATA)]
+    here = f"DS01-{interface}"
+    return (
+        _Fence("iptables", "INPUT", here, interface, [answers, hub, reject]),
+        _Fence("ip6tables", "INPUT", here, interface, [answers, reject6]),
+        _Fence("iptables", "DOCKER-USER", f"DS01-F-{interface}", interface, beyond),
+    )
 
 
-def _jumps_first(chains: dict[str, list[str]], interface: str) -> bool:
+def _jumps_first(chains: dict[str, list[str]], fence: _Fence) -> bool:
     """Tell whether traffic meets our chain before any rule that is not a fence of ours."""
-    for rule in chains.get("INPUT", []):
-        if rule == _jump(interface):
+    for rule in chains.get(fence.entry, []):
+        if rule == fence.jump:
             return True
         if "-j DS01-" not in rule:
             return False
     return False
 
 
-def _metadata_rule(interface: str) -> str:
-    return f"-d {METADATA} -i {interface} -j DROP"
+def _filters_bridges() -> bool:
+    try:
+        return _BRIDGE_FILTER.read_text().strip() == "1"
+    except FileNotFoundError:
+        return False
 
 
-def _closes_metadata(chains: dict[str, list[str]], interface: str) -> bool:
-    return _metadata_rule(interface) in chains.get("DOCKER-USER", [])
-
-
-def _fence(network: Network, hub_port: int) -> dict[str, list[str]]:
-    """Return the rules of our chain for each program, in the words in which they are listed."""
-    answers = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
-    hub = f"-d {network.gateway}/32 -p tcp -m tcp --dport {hub_port} -j ACCEPT"
-    # Rejected and not dropped: a student's mistyped address fails at once.
-    return {
-        "iptables": [answers, hub, "-j REJECT --reject-with icmp-port-unreachable"],
-        "ip6tables": [answers, "-j REJECT --reject-with icmp6-port-unreachable"],
-    }
+def _filter_bridges() -> None:
+    try:
+        _BRIDGE_FILTER.write_text("1")
+    except OSError as error:
+        raise NetworkError(
+            f"{_BRIDGE_FILTER} cannot be set to 1, so servers would see each other: {error} "
+            "(load the kernel module br_netfilter)"
+        ) from error
 
 
 def _chains(program: str) -> dict[str, list[str]]:

@@ -145,6 +145,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
 
     async def render_options_form(self) -> str:
         """Return the start form, with what was chosen the last time or refused just now."""
+        viewer = self.handler.current_user.name if self.handler else None
         submitted = _submitted.get()
         if submitted is None:
             spawner, previous = self, self.orm_spawner.user_options or {}
@@ -154,7 +155,12 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             (spawner, previous), ending = submitted, None
         images = await asyncio.gather(*map(self._image_choice, self.catalogue))
         return render_form(
-            images, spawner.choices(), previous, project=spawner.project, ending=ending
+            images,
+            spawner.choices(),
+            previous,
+            project=spawner.project,
+            ending=ending,
+            viewer=viewer,
         )
 
     def _read_submitted_form(self, form: dict[str, list[str]]) -> dict[str, Any]:

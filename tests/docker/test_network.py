@@ -108,7 +108,7 @@ def fenced(engine):
 def test_two_setups_at_once_leave_one_whole_fence(engine, fenced):
     whole = _rules()
     _iptables("-D", "INPUT", "-i", INTERFACE, "-j", f"DS01-{INTERFACE}")
-    _iptables("-D", "DOCKER-USER", "-d", network.METADATA, "-i", INTERFACE, "-j", "DROP")
+    _iptables("-D", "DOCKER-USER", "-i", INTERFACE, "-j", f"DS01-F-{INTERFACE}")
     processes = multiprocessing.get_context("spawn")
     setups = [
         *(threading.Thread(target=_set_up) for _ in range(4)),
@@ -122,19 +122,31 @@ def test_two_setups_at_once_leave_one_whole_fence(engine, fenced):
     assert _rules() == whole
 
 
-def test_a_rule_that_opens_the_fence_is_found_and_taken_out(engine, fenced):
+@pytest.mark.parametrize("chain", [f"DS01-{INTERFACE}", f"DS01-F-{INTERFACE}"])
+def test_a_rule_that_opens_the_fence_is_found_and_taken_out(engine, fenced, chain):
     whole = _rules()
-    _iptables("-I", f"DS01-{INTERFACE}", "1", "-j", "ACCEPT")
+    _iptables("-I", chain, "1", "-j", "ACCEPT")
     (problem,) = network.problems(fenced, PORT)
-    assert f"iptables: DS01-{INTERFACE} is not exactly" in problem
+    assert f"iptables: {chain} is not exactly" in problem
     network.stand(engine, NAME, PORT)
     assert network.problems(fenced, PORT) == []
     assert _rules() == whole
 
 
+def test_a_rule_before_our_fence_is_overtaken(engine, fenced):
+    before = ["DOCKER-USER", "-i", INTERFACE, "-m", "comment", "--comment", "test", "-j", "ACCEPT"]
+    _iptables("-I", *before)
+    try:
+        (problem,) = network.problems(fenced, PORT)
+        assert "DOCKER-USER does not begin with" in problem
+        network.stand(engine, NAME, PORT)
+        assert network.problems(fenced, PORT) == []
+    finally:
+        _iptables("-D", *before)
+
+
 def test_rules_that_outlived_their_network_are_removed_as_often_as_they_are_there(engine, fenced):
-    metadata = ["DOCKER-USER", "-d", network.METADATA, "-i", INTERFACE, "-j", "DROP"]
-    _iptables("-I", *metadata)
+    _iptables("-I", "DOCKER-USER", "-i", INTERFACE, "-j", f"DS01-F-{INTERFACE}")
     engine.remove_network(NAME)
     network.remove(engine, NAME, INTERFACE)
     assert _rules() == {"iptables": [], "ip6tables": []}

@@ -75,6 +75,21 @@ def test_users_who_come_at_once_get_different_numbers(accounts):
         accounts.get("one-too-many")
 
 
+def test_files_that_root_restored_make_nobody_root(mine, accounts):
+    alice = accounts.get("alice")
+    os.chown(alice.home, 0, 0)
+    with pytest.raises(Refused, match="nobody's here") as refused:
+        accounts.get("alice")
+    assert refused.value.status_code == 503
+
+
+def test_a_link_in_a_homes_place_is_nobodys_home(accounts):
+    accounts.get("bob")
+    (accounts.get("bob").home.parent / "eve").symlink_to(accounts.get("bob").home)
+    with pytest.raises(NotADirectoryError):
+        accounts.get("eve")
+
+
 def test_a_lost_home_gives_nobody_anothers_number(mine, accounts):
     alice = accounts.get("alice")
     mine.workspace("thesis")
