@@ -45,8 +45,9 @@ c.Spawner.consecutive_failure_limit = 0
 c.JupyterHub.authenticator_class = "shared-password"
 c.SharedPasswordAuthenticator.user_password = (secrets / "user-password").read_text().strip()
 c.SharedPasswordAuthenticator.admin_password = (secrets / "admin-password").read_text().strip()
-c.Authenticator.allow_all = True
-c.Authenticator.admin_users = {"admin"}
+# Named by its class: none of this must hold for a site's own authenticator.
+c.SharedPasswordAuthenticator.allow_all = True
+c.SharedPasswordAuthenticator.admin_users = {"admin"}
 # No control characters: names stand in logs and on pages.
 c.Authenticator.username_pattern = r"[^\x00-\x1f\x7f]+\Z"
 

@@ -341,6 +341,12 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         hook: Awaitable[None] | None = super().run_post_stop_hook()
         return hook
 
+    async def delete_forever(self) -> None:
+        """Forget the project's workspace if there is nothing in it; files are never deleted."""
+        account = await self.in_thread(self.accounts.find, self.user.name)
+        if account is not None:
+            await self.in_thread(self.workspaces(account).remove_empty, self.project)
+
     async def rename(self, old_name: str, new_name: str) -> None:
         """Move the workspace along with the server's name, or refuse."""
         _refuse_default(new_name)

@@ -7,6 +7,7 @@ put a link to anywhere in a project's place. So nothing here follows a link, and
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,6 +109,21 @@ class Workspaces:
                 )
             os.rename(self.folder(old), new, src_dir_fd=parent, dst_dir_fd=parent)
         self._store.forget_project_folder(self._username, old)
+
+    def remove_empty(self, project: str) -> None:
+        """Remove a project's folder if nothing is in it; otherwise it stays as it is."""
+        with _opened(self._account.workspaces) as parent:
+            if parent is None:
+                return
+            try:
+                os.rmdir(self.folder(project), dir_fd=parent)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+                return
+        self._store.forget_project_folder(self._username, project)
 
     def _check(self, project: str) -> None:
         if project != DEFAULT_PROJECT and not is_project_name(project):

@@ -10,10 +10,11 @@
 
   const QUESTIONS = {
     stop: (name) =>
-      `Stop ${name}? What runs in it ends. Files in /workspace stay, everything else goes.`,
+      `Stop ${name}? What runs in it ends, and packages installed in it go. ` +
+      "Your files in /workspace and in your home stay.",
     delete: (name) =>
       `Delete the server of ${name}? Only its choice of image and size is forgotten. ` +
-      "All files stay, and while there are any the project stays in this list.",
+      "Its files stay, and with them the project in this list; an empty folder goes.",
   };
 
   list.addEventListener("click", async (event) => {

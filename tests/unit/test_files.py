@@ -228,6 +228,15 @@ def test_renaming_a_project_that_never_ran_needs_no_folder(mine):
     assert mine.projects() == []
 
 
+def test_an_empty_project_can_be_removed_and_one_with_files_cannot(mine):
+    mine.workspace("typo")
+    (mine.workspace("thesis").path / "notes").write_text("x")
+    for project in ("typo", "thesis", "never-started"):
+        mine.remove_empty(project)
+    assert mine.projects() == ["thesis"]
+    assert (mine.workspace("thesis").path / "notes").read_text() == "x"
+
+
 def test_what_is_mounted_is_told_by_what_it_is(mine, tmp_path):
     directory = mine.workspace("thesis")
     pid = os.getpid()
