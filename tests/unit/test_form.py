@@ -139,7 +139,8 @@ def test_nothing_is_said_of_an_image_that_the_engine_did_not_speak_of(choices):
 
 def test_the_form_says_which_limits_hold_and_where_the_files_are(choices):
     text = form(choices).text
-    assert "8 CPUs, 16 GiB of memory, 512 processes and threads, 4 GiB in /dev/shm" in text
+    assert "8 CPUs, 16 GiB of memory, 512 processes and threads." in text
+    assert "/dev/shm is as large as the memory, at most 4 GiB." in text
     assert "Start project thesis" in text
     assert "/workspace" in text
 

@@ -16,6 +16,7 @@ from ds01_spawner.runtime.image.launch import (
     overlay,
     places,
 )
+from ds01_spawner.runtime.image.launch.__main__ import server_settings
 from ds01_spawner.runtime.image.launch.handover import VARIABLE, Handover
 from ds01_spawner.runtime.image.launch.interpreter import Interpreter
 
@@ -304,3 +305,13 @@ class TestKernels:
     def test_the_kernel_says_when_it_is_not_the_images(self):
         assert kernels.native(handover())["display_name"] == "Python 3.11"
         assert "not the image's" in kernels.native(handover(notice="none"))["display_name"]
+
+
+def test_each_project_keeps_its_own_tabs_in_the_home_that_all_share():
+    def tabs(project, settings):
+        server = server_settings({"HOME": "/home/a", "DS01_PROJECT": project}, settings)
+        return server["JUPYTERLAB_WORKSPACES_DIR"]
+
+    assert tabs("thesis", {}) == "/home/a/.jupyter/lab/workspaces/thesis"
+    assert tabs("thesis", {}) != tabs("course", {})
+    assert tabs("thesis", {"JUPYTER_CONFIG_DIR": "/tmp/safe"}).startswith("/tmp/safe/")

@@ -51,7 +51,7 @@ def server_settings(image: Mapping[str, str], settings: Mapping[str, str]) -> di
     server["JUPYTERHUB_ROOT_DIR"] = image.get("JUPYTERHUB_ROOT_DIR") or os.getcwd()
     if "JUPYTER_CONFIG_DIR" in settings:
         server["JUPYTERHUB_DISABLE_USER_CONFIG"] = "1"
-    # Which tabs are open is a project's; in the home that all projects share it would be everyone's.
+    # Which tabs are open belongs to a project, and all projects share the home.
     config = settings.get("JUPYTER_CONFIG_DIR") or f"{image.get('HOME', '')}/.jupyter"
     project = image.get("DS01_PROJECT") or "default"
     server["JUPYTERLAB_WORKSPACES_DIR"] = f"{config}/lab/workspaces/{project}"
