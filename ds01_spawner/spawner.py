@@ -135,10 +135,6 @@ class DS01Spawner(DS01Settings, DockerSpawner):
     def _default_options_from_form(self) -> Callable[..., dict[str, Any]]:
         return self._read_submitted_form
 
-    @default("options_from_query")
-    def _default_options_from_query(self) -> Callable[..., dict[str, Any]]:
-        return self._read_link
-
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Callable[..., None]:
         return DS01Spawner.apply_options
@@ -167,9 +163,15 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         _submitted.set((self, {key: values[0] for key, values in form.items() if values}))
         return read_form(form)
 
-    def _read_link(self, query: dict[str, list[str]]) -> dict[str, Any]:
-        """Show what a link has chosen, and start nothing: the link may be anybody's."""
-        self._read_submitted_form(query)
+    def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, Any]:
+        """Show what a link has chosen, and start nothing: the link may be anybody's.
+
+        Raises
+        ------
+        Refused
+            Always; the Hub then shows the form, with the link's choices.
+        """
+        self._read_submitted_form(query_data)
         raise Refused("Check the choices and press Start.", reason="link")
 
     def apply_options(self, raw: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 
 import pytest
+import requests
 
 from ds01_spawner.store import Store
 from tests.hub import eventually
@@ -142,6 +143,19 @@ def test_renaming_a_server_moves_its_workspace_or_is_refused(hub):
     assert hub.api("PATCH", path, alice.token, json={"name": "final"}).status_code == 200
     assert alice.start("final").run("print(open('/workspace/x').read())") == "1\n"
     alice.stop("final")
+
+
+def test_a_link_starts_nothing(hub):
+    alice = hub.user("clicks")
+    answer = requests.get(
+        f"{hub.url}/hub/spawn/clicks?image=datascience&memory=1g",
+        headers={"Authorization": f"token {alice.token}"},
+        timeout=60,
+    )
+    assert answer.status_code == 400
+    assert "Check the choices and press Start." in answer.text
+    assert not alice._active("default")
+    assert alice.container() is None
 
 
 @pytest.mark.parametrize(
