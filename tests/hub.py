@@ -175,6 +175,19 @@ class Hub:
         assert token.status_code == 201, token.text
         return User(self, name, token.json()["token"])
 
+    def logged_in(self, name: str) -> requests.Session:
+        """Log in as a browser does, and return the session with its cookies."""
+        session = requests.Session()
+        session.get(f"{self.url}/hub/login", timeout=60)
+        fields = {
+            "username": name,
+            "password": self.passwords["user-password"],
+            "_xsrf": session.cookies["_xsrf"],
+        }
+        answer = session.post(f"{self.url}/hub/login", data=fields, timeout=60)
+        assert answer.ok, answer.text
+        return session
+
     def containers(self) -> list[dict[str, Any]]:
         """Return all containers of this Hub, also ones that do not run."""
         identity = self.data / "hub-id"

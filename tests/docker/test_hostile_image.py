@@ -46,8 +46,8 @@ def server(hub, tmp_path_factory):
     context = tmp_path_factory.mktemp("hostile")
     (context / "Dockerfile").write_text(DOCKERFILE)
     buildkit.build(context, "ds01-test/hostile:1", log=print)
-    hub.add_image("hostile", "ds01-test/hostile:1")
-    started = hub.user("mallory").start(image="hostile", memory="1g")
+    hub.add_image("brags", "ds01-test/hostile:1")
+    started = hub.user("mallory").start(image="brags", memory="1g")
     yield started
     started.owner.stop()
 
@@ -89,7 +89,7 @@ def test_its_volumes_lie_under_ours_and_go_with_the_container(server, hub):
     server.owner.stop()
     volumes = hub.docker.volumes()["Volumes"] or []
     assert anonymous not in {volume["Name"] for volume in volumes}
-    server.owner.start(image="hostile", memory="1g")
+    server.owner.start(image="brags", memory="1g")
 
 
 def test_a_setuid_shell_gives_nobody_root(server):
@@ -100,4 +100,4 @@ def test_a_setuid_shell_gives_nobody_root(server):
 def test_the_image_cannot_keep_the_server_from_stopping(server):
     server.owner.stop()
     eventually(lambda: server.owner.container() is None, "the container is gone")
-    server.owner.start(image="hostile", memory="1g")
+    server.owner.start(image="brags", memory="1g")

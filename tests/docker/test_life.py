@@ -7,7 +7,6 @@ import subprocess
 import tarfile
 
 import pytest
-import requests
 
 from ds01_spawner.store import Store
 from tests.hub import eventually
@@ -147,11 +146,8 @@ def test_renaming_a_server_moves_its_workspace_or_is_refused(hub):
 
 def test_a_link_starts_nothing(hub):
     alice = hub.user("clicks")
-    answer = requests.get(
-        f"{hub.url}/hub/spawn/clicks?image=datascience&memory=1g",
-        headers={"Authorization": f"token {alice.token}"},
-        timeout=60,
-    )
+    browser = hub.logged_in("clicks")
+    answer = browser.get(f"{hub.url}/hub/spawn/clicks?image=datascience&memory=1g", timeout=60)
     assert answer.status_code == 400
     assert "Check the choices and press Start." in answer.text
     assert not alice._active("default")

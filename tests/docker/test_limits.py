@@ -78,7 +78,10 @@ def test_a_server_that_is_itself_killed_for_memory_is_explained(hub):
     prefer_server = "for p in /proc/[0-9]*; do grep -q ds01_launch.server $p/cmdline && echo 1000"
     code, said = alice.execute(["sh", "-c", f"{prefer_server} > $p/oom_score_adj; done; true"])
     assert code == 0, said
-    hog = "import subprocess, sys; subprocess.call([sys.executable, '-c', 'x=b\"1\"*2**31'])"
+    hog = (
+        "import subprocess, sys; open('/proc/self/oom_score_adj', 'w').write('0'); "
+        "subprocess.call([sys.executable, '-c', 'x=b\"1\"*2**31'])"
+    )
     with pytest.raises(websocket.WebSocketException):
         server.run(hog)
     ending = eventually(lambda: last_ending(hub, alice), "the ending is kept")
