@@ -19,7 +19,7 @@ PACKAGES = ("ca-certificates",)
 #: B8B80B5B623EAB6AD8775C45B7C5D7D6350947F8 (its archive). Ubuntu has none that are this new.
 _KEYRING = Path(__file__).with_name("bookworm.gpg")
 _DEBIAN = "http://ftp.debian.org/debian"
-_DEBIAN_SECURITY = "http://ftp.debian.org/debian-security"
+_DEBIAN_SECURITY = "http://security.debian.org/debian-security"
 #: Left out of the image: downloads, indexes that age, and what is this machine's own.
 _NOT_IN_THE_IMAGE = (
     "./var/cache/apt/*.bin",
@@ -71,18 +71,18 @@ def _debootstrap_command(root: Path) -> list[str]:
         *("unshare", "--mount", "--propagation", "private"),
         *("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
         *(f"--keyring={_KEYRING}", "--force-check-gpg"),
-        *(SUITE, str(root), _mirrors()[0]),
+        *(SUITE, str(root), mirrors()[0]),
     ]
 
 
 def _sources() -> str:
     """Return the image's ``sources.list``."""
-    packages, security = _mirrors()
+    packages, security = mirrors()
     entries = (packages, SUITE), (packages, f"{SUITE}-updates"), (security, f"{SUITE}-security")
     return "".join(f"deb {mirror} {suite} main\n" for mirror, suite in entries)
 
 
-def _mirrors() -> tuple[str, str]:
+def mirrors() -> tuple[str, str]:
     """Return where Debian's packages and their security updates come from.
 
     That is ``DS01_DEBIAN_MIRROR``, or else what this machine's apt uses, or else Debian itself.
