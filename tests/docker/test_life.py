@@ -134,8 +134,9 @@ def test_renaming_a_server_moves_its_workspace_or_is_refused(hub):
     alice.start("draft", image="python", memory="1g").run("open('/workspace/x', 'w').write('1')")
     alice.stop("draft")
     path = "/users/renames/servers/draft"
-    alice.start("taken", image="python", memory="1g")
+    alice.start("taken", image="python", memory="1g").run("open('/workspace/y', 'w').close()")
     alice.stop("taken")
+    # Only the server goes; the folder has a file and stays.
     hub.api("DELETE", "/users/renames/servers/taken", json={"remove": True})
     refused = hub.api("PATCH", path, alice.token, json={"name": "taken"})
     assert refused.status_code == 409, refused.text
