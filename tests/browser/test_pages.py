@@ -103,7 +103,7 @@ def test_a_deleted_project_keeps_its_files_and_its_place_in_the_list(hub, person
     omar.page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
     omar.row("old").get_by_role("button", name="Delete").click()
     expect(omar.row("old").get_by_role("button", name="Delete")).to_have_count(0)
-    assert "All files stay" in asked[0]
+    assert "Its files stay" in asked[0]
     assert (hub.data / "workspaces" / "omar" / "old" / "kept.txt").read_text() == "kept\n"
     expect(omar.row("old").get_by_role("link", name="Start")).to_be_visible()
 
