@@ -102,7 +102,7 @@ def problems(network: Network, hub_port: int) -> list[str]:
             found.append(
                 f"{fence.program}: {fence.chain} is not exactly '{'; '.join(fence.rules)}'"
             )
-    if chains["iptables"].get("FORWARD", [])[:1] != [_FIRST_IN_FORWARD]:
+    if not _forwards_by_us(chains["iptables"]):
         found.append(f"iptables: FORWARD does not begin with '{_FIRST_IN_FORWARD}'")
     if not _filters_bridges():
         found.append(f"{_BRIDGE_FILTER} is not 1")
@@ -165,7 +165,7 @@ def _ensure(client: Any, name: str, interface: str, hub_port: int) -> Network:
         _set_chain(fence.program, fence.chain, fence.rules)
         if not _jumps_first(_chains(fence.program), fence):
             _run(fence.program, "-I", fence.entry, "1", *fence.jump.split())
-    if _chains("iptables").get("FORWARD", [])[:1] != [_FIRST_IN_FORWARD]:
+    if not _forwards_by_us(_chains("iptables")):
         _run("iptables", "-I", "FORWARD", "1", *_FIRST_IN_FORWARD.split())
     if not _filters_bridges():
         _filter_bridges()
@@ -265,6 +265,17 @@ def _jumps_first(chains: dict[str, list[str]], fence: _Fence) -> bool:
         if rule == fence.jump:
             return True
         if "-j DS01-" not in rule:
+            return False
+    return False
+
+
+def _forwards_by_us(chains: dict[str, list[str]]) -> bool:
+    """Tell whether what passes on meets DOCKER-USER before any rule that may accept it."""
+    for rule in chains.get("FORWARD", []):
+        if rule == _FIRST_IN_FORWARD:
+            return True
+        # A restarted engine puts this one first; it drops or returns.
+        if not rule.startswith("-j DOCKER-ISOLATION-"):
             return False
     return False
 
