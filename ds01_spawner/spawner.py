@@ -67,7 +67,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
 
     @property
     def executor(self) -> ThreadPoolExecutor:
-        """Threads for calls to the engine: a slow pull or stop of one user delays nobody."""
+        """Threads for short calls to the engine, of all users: a pull has its own, a stop none."""
         cls = DS01Spawner
         if cls._executor is None:
             # The first call in this process: the place to say something once.

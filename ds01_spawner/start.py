@@ -15,7 +15,7 @@ from .accounts import Account
 from .errors import Refused
 from .progress import StartLog
 from .readiness import until_answering
-from .workspaces import Directory, is_mounted_at
+from .workspaces import Directory, Workspaces, is_mounted_at
 
 if TYPE_CHECKING:
     from .spawner import DS01Spawner
@@ -45,6 +45,7 @@ class Start:
         self._spawner = spawner
         self._docker = spawner.docker
         self._creating: asyncio.Task[str] | None = None
+        self._new_in: Workspaces | None = None
 
     async def run(self) -> tuple[str, int]:
         """Start the server.
@@ -114,6 +115,8 @@ class Start:
         image = await self._prepare_image()
         account = await spawner.in_thread(spawner.account)
         workspaces = spawner.workspaces(account)
+        if spawner.project not in await spawner.in_thread(workspaces.projects):
+            self._new_in = workspaces
         workspace = await spawner.in_thread(workspaces.workspace, spawner.project)
         home = await spawner.in_thread(workspaces.home)
         await self._remove_leftover()
@@ -363,6 +366,9 @@ class Start:
             await self._remove_container()
         except Exception:
             spawner.log.exception("The container of %s cannot be removed yet", spawner._log_name)
+            return
+        if self._new_in is not None:
+            await spawner.in_thread(self._new_in.remove_empty, spawner.project)
 
     async def _remove_container(self) -> None:
         if self._creating is None:

@@ -36,6 +36,7 @@ STEPS = {
 def test_a_start_cancelled_at_any_step_leaves_nothing(slow):
     hub, door = slow
     alice = hub.user("alice")
+    folder = hub.data / "workspaces" / "alice" / "default"
     for step, (request, answer) in STEPS.items():
         door.hold(request, answer=answer)
         alice.begin(image="python", memory="1g")
@@ -45,6 +46,7 @@ def test_a_start_cancelled_at_any_step_leaves_nothing(slow):
         door.release()
         eventually(lambda: not alice._active("default"), f"the start is over: {step}")
         eventually(lambda: hub.containers() == [], f"no container is left: {step}")
+        eventually(lambda: not folder.exists(), f"no folder is left: {step}")
         tokens = hub.api("GET", "/users/alice/tokens").json()["api_tokens"]
         assert [token for token in tokens if token["note"].startswith("Server at")] == [], step
     server = alice.start(image="python", memory="1g")
