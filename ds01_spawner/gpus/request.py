@@ -1,0 +1,154 @@
+"""What somebody asks for: so many GPUs or MIG devices of a size. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .devices import Device
+
+#: How a whole GPU is written.
+FULL = "full"
+
+_PROFILE = re.compile(r"(?:(\d+)c\.)?(\d+)g\.(\d+)gb([+-]\S+)?")
+_AT_LEAST = re.compile(r">=\s*(\d+(?:\.\d+)?)\s*gi?b?")
+_GB = 10**9
+
+HOW_TO_WRITE = (
+    'Write "full" for a whole GPU, a MIG profile such as "3g.40gb", or ">=20g" for at least '
+    '20 GB of memory; "@A100" behind it asks for that model.'
+)
+
+
+@dataclass(frozen=True)
+class GpuRequest:
+    """So many devices of a size.
+
+    Attributes
+    ----------
+    count
+        How many devices.
+    profile
+        MIG profile that each has at least the compute slices and memory of; empty for any.
+    memory_bytes
+        Least memory of each device, in the makers' decimal bytes (20 GB are 20 * 10**9): so
+        counted, no GPU has less than what it is sold with. 0 for any.
+    whole
+        Whole GPUs only.
+    model
+        Part of the model's name, such as ``A100`` or ``H100-SXM``; case and punctuation do not
+        matter. Empty for any.
+    """
+
+    count: int = 1
+    profile: str = ""
+    memory_bytes: int = 0
+    whole: bool = False
+    model: str = ""
+
+    @property
+    def size(self) -> str:
+        """The size of one device, as `parse_request` reads it."""
+        if self.profile:
+            text = self.profile
+        elif self.memory_bytes:
+            text = f">={self.memory_bytes / _GB:g}g"
+        else:
+            text = FULL
+        return f"{text}@{self.model}" if self.model else text
+
+    def __str__(self) -> str:
+        """Name it in a sentence: ``2 × 3g.40gb``, ``a whole GPU (A100)``."""
+        if self.profile:
+            text = f"{self.count} × {self.profile}" if self.count > 1 else f"a {self.profile}"
+        elif self.whole or not self.memory_bytes:
+            text = f"{self.count} whole GPUs" if self.count > 1 else "a whole GPU"
+        else:
+            text = f"{self.count} devices" if self.count > 1 else "a device"
+        if self.memory_bytes:
+            each = " each" if self.count > 1 else ""
+            text += f" with at least {self.memory_bytes / _GB:g} GB{each}"
+        return f"{text} ({self.model})" if self.model else text
+
+
+def parse_request(text: str, count: int = 1) -> GpuRequest:
+    """Read a size as people write it.
+
+    Parameters
+    ----------
+    text
+        ``full``, a MIG profile such as ``3g.40gb``, or ``>=20g``; ``@A100`` behind it names a
+        model.
+    count
+        How many of them.
+
+    Raises
+    ------
+    ValueError
+        It cannot be understood; the text says what to write.
+    """
+    size, at, model = (part.strip() for part in text.partition("@"))
+    size = size.lower()
+    if count < 1:
+        raise ValueError(f"{count} GPUs cannot be asked for: ask for one or more, or for none")
+    if at and not _letters(model):
+        raise ValueError(f'"{text}" names no model behind "@". {HOW_TO_WRITE}')
+    if size == FULL:
+        return GpuRequest(count, whole=True, model=model)
+    if _PROFILE.fullmatch(size):
+        return GpuRequest(count, profile=size, model=model)
+    if at_least := _AT_LEAST.fullmatch(size):
+        memory_bytes = round(float(at_least[1]) * _GB)
+        if memory_bytes:
+            return GpuRequest(count, memory_bytes=memory_bytes, model=model)
+    raise ValueError(f'"{text}" is no size of a GPU. {HOW_TO_WRITE}')
+
+
+def suffices(device: Device, request: GpuRequest) -> bool:
+    """Return whether one such device is at least what is asked for, be it free or not."""
+    return (
+        (not request.model or _letters(request.model) in _letters(device.model))
+        and (device.kind == "gpu" or not _asks_for_whole(request))
+        and _memory_bytes(device) >= request.memory_bytes
+        and (not request.profile or _has_profile(device, request.profile))
+    )
+
+
+def _asks_for_whole(request: GpuRequest) -> bool:
+    return request.whole or not (request.profile or request.memory_bytes)
+
+
+def _has_profile(device: Device, profile: str) -> bool:
+    """Compare by the numbers of the profiles' names: a 3g.40gb really has 39.3 GiB."""
+    wanted = _numbers(profile)
+    if wanted is None:
+        return False
+    slices, memory_gb, extras = wanted
+    if device.kind == "gpu":
+        # A GPU that cannot be cut counts no slices that could be compared.
+        enough = device.slices >= slices or device.slices <= 1
+        return enough and _memory_bytes(device) >= memory_gb * _GB
+    has = _numbers(device.profile)
+    if has is None:
+        return device.profile == profile
+    return has[0] >= slices and has[1] >= memory_gb and (not extras or has[2] == extras)
+
+
+def _memory_bytes(device: Device) -> int:
+    """Memory as it is sold: some MIG devices have less than their profile's name says."""
+    named = _numbers(device.profile)
+    return max(device.memory_bytes, named[1] * _GB if named else 0)
+
+
+@lru_cache(maxsize=1024)
+def _numbers(profile: str) -> tuple[int, int, str] | None:
+    """Read compute slices, GB and extras such as ``+me`` off a profile, None if it is none."""
+    match = _PROFILE.fullmatch(profile.lower())
+    return (int(match[1] or match[2]), int(match[3]), match[4] or "") if match else None
+
+
+@lru_cache(maxsize=1024)
+def _letters(text: str) -> str:
+    """Reduce a model's name to its letters and digits."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
