@@ -128,7 +128,11 @@ def start_failed(username: str, project: str, message: str) -> Ending:
 
 def _finished_at(state: dict[str, Any]) -> datetime:
     """Return Docker's time of the end; now, if the container was not seen to end."""
-    text = str(state.get("FinishedAt", ""))
+    return docker_time(str(state.get("FinishedAt", ""))) or datetime.now(timezone.utc)
+
+
+def docker_time(text: str) -> datetime | None:
+    """Read Docker's time, whose year is 1 for "never" and which has nine decimals; None if never."""
     if not text or text.startswith("0001-"):
-        return datetime.now(timezone.utc)
+        return None
     return datetime.fromisoformat(text[:19]).replace(tzinfo=timezone.utc)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Protocol
 
+import docker
 import docker.errors
 import requests.exceptions
 
@@ -23,6 +26,9 @@ PATIENCE_S = 60.0
 #: Seconds for which a container that could not be removed is tried again in the background.
 LONG_PATIENCE_S = 3600.0
 
+#: On a container that only tries whether its name is free; see `admission.settle`.
+PROBE_LABEL = "ds01.probe"
+
 _removals: set[asyncio.Task[None]] = set()
 
 
@@ -30,6 +36,19 @@ class Docker(Protocol):
     """Calls a method of the low-level client in another thread."""
 
     def __call__(self, method: str, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
+
+
+class Caller:
+    """A `Docker` over a client and an executor."""
+
+    def __init__(self, client: docker.APIClient, executor: Executor) -> None:
+        self._client = client
+        self._executor = executor
+
+    async def __call__(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the client in another thread."""
+        call = partial(getattr(self._client, method), *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
 
 def is_silent(error: BaseException) -> bool:
@@ -82,7 +101,7 @@ async def create(docker_call: Docker, name: str, body: dict[str, Any], start: st
             found = await patiently(lambda: inspect(docker_call, name))
             if found is not None and found["Config"]["Labels"].get("ds01.start") == start:
                 return str(found["Id"])
-            if found is not None and found["State"]["Status"] != "removing":
+            if found is not None and not _is_going(found):
                 raise Refused(
                     f"A container named {name!r} exists on this machine and is not this Hub's. "
                     "Please tell an admin: it must be removed or renamed first.",
@@ -95,6 +114,17 @@ async def create(docker_call: Docker, name: str, body: dict[str, Any], start: st
             if loop.time() > deadline:
                 raise
         await asyncio.sleep(0.5)
+
+
+def is_probe(inspected: dict[str, Any]) -> bool:
+    """Tell whether a container only tries a name; one that a dead Hub left is in nobody's way."""
+    labels = inspected["Config"]["Labels"] or {}
+    return labels.get(PROBE_LABEL) == "true" and inspected["State"]["Status"] == "created"
+
+
+def _is_going(found: dict[str, Any]) -> bool:
+    """Tell whether a container is on its way out: being removed, or there only to try a name."""
+    return found["State"]["Status"] == "removing" or is_probe(found)
 
 
 async def stop(docker_call: Docker, container: str, grace_s: int) -> None:

@@ -1,11 +1,13 @@
-"""What is worth remembering and Docker does not know: how servers ended, and projects' folders.
+"""What is worth remembering and Docker does not know: how servers ended, how long GPUs were held,
+which GPUs reported an error, and projects' folders.
 
 Never who holds what: that is asked of Docker.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from collections.abc import Collection
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from sqlalchemy import DateTime, String, create_engine, event, func, select
@@ -36,6 +38,25 @@ class _FolderRow(_Base):
     username: Mapped[str] = mapped_column(String, primary_key=True)
     project: Mapped[str] = mapped_column(String, primary_key=True)
     folder: Mapped[str]
+
+
+class _GpuUseRow(_Base):
+    __tablename__ = "gpu_uses"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    size: Mapped[str] = mapped_column(String, index=True)
+    seconds: Mapped[float]
+
+
+class _GpuFaultRow(_Base):
+    __tablename__ = "gpu_faults"
+    uuid: Mapped[str] = mapped_column(String, primary_key=True)
+    boot: Mapped[str] = mapped_column(String, primary_key=True)
+    xid: Mapped[int]
+    at: Mapped[datetime] = mapped_column(DateTime)
+
+
+#: So many of the latest uses of a size tell how long the next one will be.
+_USES_LOOKED_AT = 200
 
 
 class Store:
@@ -110,9 +131,58 @@ class Store:
             if row is not None:
                 session.delete(row)
 
+    def add_gpu_use(self, size: str, duration: timedelta) -> None:
+        """Keep for how long a server had a device of a size, a profile or ``full``."""
+        with self._session.begin() as session:
+            session.add(_GpuUseRow(size=size, seconds=duration.total_seconds()))
+
+    def gpu_uses(self, sizes: Collection[str]) -> list[timedelta]:
+        """Return for how long the latest servers had devices of these sizes."""
+        latest = (
+            select(_GpuUseRow.seconds)
+            .where(_GpuUseRow.size.in_(sizes))
+            .order_by(_GpuUseRow.id.desc())
+            .limit(_USES_LOOKED_AT)
+        )
+        with self._session() as session:
+            return [timedelta(seconds=seconds) for seconds in session.scalars(latest)]
+
+    def add_gpu_fault(self, uuid: str, xid: int, at: datetime) -> None:
+        """Keep that a device reported a critical error, until the machine is started again."""
+        row = _GpuFaultRow(
+            uuid=uuid,
+            boot=_this_boot(),
+            xid=xid,
+            at=at.astimezone(timezone.utc).replace(tzinfo=None),
+        )
+        with self._session.begin() as session:
+            session.merge(row)
+
+    def gpu_faults(self) -> dict[str, str]:
+        """Return the devices with a critical error since the machine started, and what it was."""
+        current = select(_GpuFaultRow).where(_GpuFaultRow.boot == _this_boot())
+        with self._session() as session:
+            return {
+                row.uuid: f"reported the critical error Xid {row.xid} at {row.at:%Y-%m-%d %H:%M} UTC"
+                for row in session.scalars(current)
+            }
+
+    def forget_gpu_fault(self, uuid: str) -> bool:
+        """Forget a device's error, after its repair; tell whether there was one."""
+        with self._session.begin() as session:
+            row = session.get(_GpuFaultRow, (uuid, _this_boot()))
+            if row is not None:
+                session.delete(row)
+            return row is not None
+
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
+
+
+def _this_boot() -> str:
+    """Return what tells this run of the machine from the one before its restart."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _ending(row: _EndingRow) -> Ending:

@@ -21,7 +21,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Limits:
-    """What each server of one user may use at most.
+    """What one user may use at most; per server where nothing else is said.
 
     Attributes
     ----------
@@ -35,6 +35,13 @@ class Limits:
         Size of ``/dev/shm``.
     pids
         Processes and threads.
+    gpu_equivalents
+        GPU weight over all of the user's servers together: a whole GPU is 1.0, a MIG device its
+        share of its GPU's compute slices. None means no limit.
+    gpus_per_server
+        GPUs or MIG devices in one server; None means no limit.
+    full_gpu
+        Whether the user may have a whole GPU.
     """
 
     cpus: float
@@ -42,6 +49,9 @@ class Limits:
     memory_swap_bytes: int
     shm_bytes: int
     pids: int
+    gpu_equivalents: float | None = 1.0
+    gpus_per_server: int | None = 1
+    full_gpu: bool = True
 
     def within(self, machine: Machine) -> Limits:
         """Return these limits cut to what the machine can give."""

@@ -1,0 +1,279 @@
+"""The one place where a GPU is granted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from .. import endings, engine
+from ..errors import Refused
+from ..gpus.attachment import Backend, choose_backend
+from ..gpus.demand import RecentDemand
+from ..gpus.devices import Device, Snapshot, State
+from ..gpus.placement import choose
+from ..gpus.request import GpuRequest, suffices
+from ..gpus.snapshot import Own, Snapshots
+from ..policy import Limits
+from . import forecast, quota
+from .lock import GrantLock, Pending
+from .settle import settle
+
+if TYPE_CHECKING:
+    from ..store import Store
+
+_LOG = logging.getLogger(__name__)
+
+#: A page may show how things stood so many seconds ago; a grant never does.
+_PAGE_AGE_S = 1.0
+
+
+class Abandoned(Exception):
+    """Nobody waits for this grant any more."""
+
+
+@dataclass(frozen=True)
+class Applicant:
+    """Who asks for GPUs: the user's name, their limits, and whether they still want them."""
+
+    user: str
+    limits: Limits
+    still_wants: Callable[[], bool]
+
+
+class Grants:
+    """Grants GPUs, one server at a time.
+
+    - Creating a container is the commit: one that exists with its devices holds them, one that
+      does not exist holds nothing. There is no other book.
+    - A device is chosen and its container created under one lock, which all Hubs on the machine
+      share, and which is let go only when the engine has answered.
+    - What cannot be asked is not free: if Docker or NVML does not answer, nothing is granted.
+
+    Parameters
+    ----------
+    docker_call
+        Calls the engine in another thread.
+    snapshots
+        Where it is read who holds what.
+    lock
+        Shared with every other Hub on the machine.
+    store
+        Where it is kept how servers ended and how long GPUs were held.
+    backend
+        A back end that is forced; empty lets the engine decide.
+    driver_capabilities
+        Parts of NVIDIA's driver that servers see.
+
+    Attributes
+    ----------
+    starts
+        The label ``ds01.start`` of each start under way in this process: what they have created
+        and not started yet is not a leftover.
+    """
+
+    def __init__(
+        self,
+        docker_call: engine.Docker,
+        snapshots: Snapshots,
+        lock: GrantLock,
+        store: Store,
+        backend: str = "",
+        driver_capabilities: str = "compute,utility",
+    ) -> None:
+        self.starts: set[str] = set()
+        self._docker = docker_call
+        self._snapshots = snapshots
+        self._lock = lock
+        self._store = store
+        self._forced_backend = backend
+        self._driver_capabilities = driver_capabilities
+        self._demand = RecentDemand()
+        self._page: tuple[float, asyncio.Task[Snapshot]] | None = None
+
+    async def backend(self) -> Backend:
+        """Return how this engine attaches GPUs."""
+        info = await self._docker("info")
+        return choose_backend(info, self._forced_backend, self._driver_capabilities)
+
+    async def snapshot(self) -> Snapshot:
+        """Return how things stand or stood a moment ago, for a page."""
+        now = asyncio.get_running_loop().time()
+        if self._page is None or now - self._page[0] > _PAGE_AGE_S or _failed(self._page[1]):
+            self._page = now, asyncio.ensure_future(self._look())
+        return await asyncio.shield(self._page[1])
+
+    async def grant(
+        self,
+        request: GpuRequest,
+        applicant: Applicant,
+        pending: Pending,
+        create: Callable[[tuple[Device, ...]], Awaitable[str]],
+    ) -> tuple[str, str]:
+        """Choose devices and create the container that holds them.
+
+        Run it in a task of its own that nobody cancels: the lock must be held until the engine
+        has answered.
+
+        Parameters
+        ----------
+        pending
+            What `create` asks the engine for.
+        create
+            Creates the container with these devices and returns its id.
+
+        Returns
+        -------
+        (str, str)
+            The container's id, and why these devices were chosen.
+
+        Raises
+        ------
+        Refused
+            If nothing that fits is free, or nothing may be granted now.
+        Abandoned
+            If the applicant has gone away meanwhile.
+        """
+        async with self._lock.hold() as held:
+            if not applicant.still_wants():
+                raise Abandoned
+            await settle(self._docker, held)
+            snapshot, own = await self._snapshots.take()
+            if await self._bury_leftovers(own):
+                snapshot, own = await self._snapshots.take()
+            self._demand.saw(request, asyncio.get_running_loop().time())
+            devices, reason = await self._choose(request, applicant, snapshot, own)
+            held.write(pending)
+            try:
+                made = await create(devices)
+            except Exception as error:
+                # Without an answer the engine may still be creating; the next one settles that.
+                if not engine.is_silent(error):
+                    held.clear()
+                raise
+            held.clear()
+        return made, reason
+
+    async def recover(self) -> None:
+        """Put in order what a Hub that was killed has left, before the first start."""
+        async with self._lock.hold() as held:
+            await settle(self._docker, held)
+            _, own = await self._snapshots.take()
+            await self._bury_leftovers(own)
+
+    # -- the choice --------------------------------------------------------------------------
+
+    async def _choose(
+        self,
+        request: GpuRequest,
+        applicant: Applicant,
+        snapshot: Snapshot,
+        own: Sequence[Own],
+    ) -> tuple[tuple[Device, ...], str]:
+        for warning in snapshot.warnings:
+            _LOG.warning("%s", warning)
+        inventory = snapshot.inventory
+        if inventory.problem:
+            _LOG.error("No GPU can be granted: %s", inventory.problem)
+            raise Refused(
+                "The GPUs cannot be read at the moment, so none can be given. Please tell an "
+                "admin, or start without a GPU.",
+                reason="gpu",
+                status_code=503,
+            )
+        limits, used = applicant.limits, _used(applicant.user, own)
+        working = [d for d in inventory.devices if suffices(d, request) and works(d)]
+        too_much = quota.refusal(request, working, limits, used)
+        if too_much:
+            raise Refused(too_much, reason="quota", status_code=403)
+        may_have = quota.allowed(request, snapshot.free, limits, used)
+        choice = choose(request, may_have, inventory, self._demand)
+        if choice.devices:
+            return choice.devices, choice.reason
+        raise await self._nothing_free(request, snapshot, choice.reason, choice.alternative)
+
+    async def _nothing_free(
+        self,
+        request: GpuRequest,
+        snapshot: Snapshot,
+        reason: str,
+        alternative: GpuRequest | None,
+    ) -> Refused:
+        """Return the refusal, with when to try again: the place for a waiting line to step in."""
+        parts = [reason]
+        wait = await self._expected_wait(request, snapshot)
+        if wait:
+            parts.append(f"Judged by earlier servers, it takes {wait} until that changes.")
+        if alternative is not None:
+            parts.append(f"Free now would be {alternative}.")
+        return Refused(" ".join(parts), reason="no-gpu", status_code=409)
+
+    async def _expected_wait(self, request: GpuRequest, snapshot: Snapshot) -> str:
+        held = [d for d in snapshot.inventory.devices if suffices(d, request)]
+        sizes = {size_of(device) for device in held}
+        earlier = await asyncio.to_thread(self._store.gpu_uses, sizes)
+        since = [
+            snapshot.holders[device.uuid][0].since
+            for device in held
+            if device.uuid in snapshot.holders
+        ]
+        free = sum(device in snapshot.free for device in held)
+        wait = forecast.expected_wait(
+            since, earlier, datetime.now(timezone.utc), max(1, request.count - free)
+        )
+        return forecast.in_words(wait) if wait is not None else ""
+
+    # -- looking and tidying -----------------------------------------------------------------
+
+    async def _look(self) -> Snapshot:
+        snapshot, _ = await self._snapshots.take()
+        return snapshot
+
+    async def _bury_leftovers(self, own: Sequence[Own]) -> bool:
+        """Remove what an earlier Hub of ours created and never started; tell if there was any."""
+        leftovers = [c for c in own if c.state == "created" and c.start not in self.starts]
+        for container in leftovers:
+            _LOG.warning("Removing %s, which was created and never started", container.name)
+            ending = endings.start_failed(container.user, container.project, _INTERRUPTED)
+            await asyncio.to_thread(self._store.add_ending, ending)
+            await engine.remove(self._docker, container.id)
+        return bool(leftovers)
+
+
+_INTERRUPTED = "Its start was interrupted when the Hub restarted. Start it again."
+
+
+def grant_labels(devices: Sequence[Device]) -> dict[str, str]:
+    """Return the labels that say what a server holds; empty values without a grant."""
+    return {
+        "ds01.gpu.uuids": ",".join(device.uuid for device in devices),
+        "ds01.gpu.slots": str(len(devices)),
+        "ds01.gpu.allocated": f"{sum(device.weight for device in devices):.6g}",
+        "ds01.gpu.size": size_of(devices[0]) if devices else "",
+    }
+
+
+def works(device: Device) -> bool:
+    """Tell whether a device could be given if nobody held it."""
+    return device.state is State.OK
+
+
+def size_of(device: Device) -> str:
+    """Return what devices of this kind are called in the history of uses."""
+    return device.profile or "full"
+
+
+def _used(user: str, own: Sequence[Own]) -> Mapping[str, float]:
+    """Return the GPU equivalents that a user holds, by server, as Docker has it."""
+    return {
+        container.server: weight
+        for container in own
+        if container.user == user and (weight := container.weight)
+    }
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

@@ -1,0 +1,100 @@
+"""The lock around a grant, and what is known of a create that nobody saw the end of."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+#: How often a lock that another Hub holds is tried again, in seconds.
+_RETRY_S = 0.02
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A container that the engine was asked to create, with its answer still to come.
+
+    Attributes
+    ----------
+    name
+        The container's name, which the engine reserves at the beginning of its create.
+    image
+        Id of its image.
+    """
+
+    name: str
+    image: str
+
+
+class HeldLock:
+    """The lock while it is held: the place to write down what is asked of the engine."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def pending(self) -> Pending | None:
+        """Return what the last holder asked for without seeing an answer."""
+        text = os.pread(self._file, 4096, 0)
+        try:
+            return Pending(**json.loads(text)) if text.strip() else None
+        except (ValueError, TypeError):
+            # Half a line: its writer died over it, so it never came to ask the engine.
+            return None
+
+    def write(self, pending: Pending) -> None:
+        """Write down, safe from a crash, what the engine is asked for next."""
+        self._replace(json.dumps(asdict(pending)).encode())
+
+    def clear(self) -> None:
+        """Note that the engine has answered."""
+        self._replace(b"")
+
+    def _replace(self, text: bytes) -> None:
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, text, 0)
+        os.fsync(self._file)
+
+
+class GrantLock:
+    """One grant at a time, among all tasks of this process and all Hubs on this machine.
+
+    - A process that dies lets go of the lock; what it had asked of the engine stays in the file.
+    - Whoever waits can be cancelled at any moment and then holds nothing.
+
+    Parameters
+    ----------
+    path
+        A file that all Hubs on the machine share, made when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Waiting tasks come first in this process's own line, so only one of them tries the file.
+        self._line = asyncio.Lock()
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[HeldLock]:
+        """Wait for the lock and hold it."""
+        async with self._line:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            file = os.open(self._path, flags, 0o600)
+            try:
+                while not _try(file):
+                    await asyncio.sleep(_RETRY_S)
+                yield HeldLock(file)
+            finally:
+                os.close(file)
+
+
+def _try(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

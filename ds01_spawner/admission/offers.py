@@ -1,0 +1,86 @@
+"""The sizes of GPU that a user can choose from, and how many of each are free now. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..gpus.devices import Device, Snapshot, State
+from ..policy import GIB, Limits
+
+#: Parts of a model's name that say how a GPU is built in, not which one it is.
+_BUILT_IN = re.compile(r"\d+GB|SXM\d*|PCIE|HBM\d\w*|NVL", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One size of GPU or MIG device.
+
+    Attributes
+    ----------
+    value
+        What a request calls it, such as ``3g.40gb`` or ``full@H100``.
+    label
+        The same for people.
+    free, total
+        How many are free now, and how many there are that work.
+    """
+
+    value: str
+    label: str
+    free: int
+    total: int
+
+
+def offers(snapshot: Snapshot, limits: Limits) -> tuple[Offer, ...]:
+    """Return the sizes on this machine that the limits allow, smallest first.
+
+    What works and is held counts in the total; what does not work is not counted.
+    """
+    if limits.gpus_per_server == 0:
+        return ()
+    free = {device.uuid for device in snapshot.free}
+    devices = [device for device in snapshot.inventory.devices if device.state is State.OK]
+    several_models = len({device.model for device in devices}) > 1
+    groups: dict[tuple[float, int, str], list[Device]] = {}
+    for device in filter(lambda device: _is_allowed(device, limits), devices):
+        size = (device.weight, device.memory_bytes, _value(device, several_models))
+        groups.setdefault(size, []).append(device)
+    return tuple(
+        Offer(
+            value=value,
+            label=_label(members[0], several_models),
+            free=sum(device.uuid in free for device in members),
+            total=len(members),
+        )
+        for (_, _, value), members in sorted(groups.items())
+    )
+
+
+def largest_count(found: Iterable[Offer], limits: Limits) -> int:
+    """Return how many devices of one size a server may have, as far as there are so many."""
+    most = max((offer.total for offer in found), default=0)
+    return most if limits.gpus_per_server is None else min(most, limits.gpus_per_server)
+
+
+def short_model(device: Device) -> str:
+    """Return a GPU's name as people say it: ``A100`` for ``A100-SXM4-80GB``."""
+    words = [word for word in re.split(r"[ -]", device.model) if not _BUILT_IN.fullmatch(word)]
+    return " ".join(words) or device.model
+
+
+def _is_allowed(device: Device, limits: Limits) -> bool:
+    if device.kind == "gpu" and not limits.full_gpu:
+        return False
+    return limits.gpu_equivalents is None or device.weight <= limits.gpu_equivalents + 1e-6
+
+
+def _value(device: Device, several_models: bool) -> str:
+    return (device.profile or "full") + (f"@{device.model}" if several_models else "")
+
+
+def _label(device: Device, several_models: bool) -> str:
+    if device.kind == "mig":
+        return device.profile + (f" of {short_model(device)}" if several_models else "")
+    return f"{short_model(device)} {round(device.memory_bytes / GIB)} GB"

@@ -1,0 +1,96 @@
+"""How much GPU one user may have: what is left of it, and why something is too much. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..gpus.devices import Device
+from ..gpus.request import GpuRequest
+from ..policy import Limits
+
+#: Weights are sums of fractions such as 1/7.
+_ROUNDING = 1e-6
+
+
+def allowed(
+    request: GpuRequest, devices: Sequence[Device], limits: Limits, used: Mapping[str, float]
+) -> tuple[Device, ...]:
+    """Return the devices that this user may be given for a request, whoever holds them.
+
+    A MIG device's name asks for a MIG device: a whole GPU would be far more than was asked for.
+
+    Parameters
+    ----------
+    used
+        Server name -> GPU equivalents that the user holds in it now.
+    """
+    left = _left(limits, used)
+    return tuple(
+        device
+        for device in _of_kind(request, devices, limits)
+        if left is None or device.weight * request.count <= left + _ROUNDING
+    )
+
+
+def objection(request: GpuRequest, limits: Limits) -> str:
+    """Return why a request can never be granted under these limits; empty if it can."""
+    if limits.gpus_per_server is not None and request.count > limits.gpus_per_server:
+        most = limits.gpus_per_server
+        return (
+            f"{request.count} GPUs or MIG devices are more than your limit of {most} per server. "
+            + (f"Choose at most {most}." if most else "Start without a GPU.")
+        )
+    if request.whole and not limits.full_gpu:
+        return "You may not have a whole GPU. Choose a MIG device."
+    most_weight = limits.gpu_equivalents
+    if request.whole and most_weight is not None and request.count > most_weight + _ROUNDING:
+        return (
+            f"{request.count} whole GPUs are more than your limit of {most_weight:g} GPU "
+            "equivalents. Choose less."
+        )
+    return ""
+
+
+def refusal(
+    request: GpuRequest, working: Sequence[Device], limits: Limits, used: Mapping[str, float]
+) -> str:
+    """Return why the user cannot have this request at present, whatever is free; empty if so.
+
+    Parameters
+    ----------
+    working
+        All devices that would do, whoever holds them.
+    """
+    if len(working) < request.count:
+        return ""
+    if len(_of_kind(request, working, limits)) < request.count:
+        what = "you may not have one" if not limits.full_gpu else "ask for one as such"
+        return f"On this server only a whole GPU is large enough for that; {what}."
+    if len(allowed(request, working, limits, {})) < request.count:
+        return (
+            f"{_capital(str(request))} is more than your limit of {limits.gpu_equivalents:g} GPU "
+            "equivalents. Choose less."
+        )
+    if len(allowed(request, working, limits, used)) < request.count:
+        total = sum(used.values())
+        servers = ", ".join(f"{name or 'default'} ({weight:.2g})" for name, weight in used.items())
+        return (
+            f"Your servers already use {total:.2g} of your {limits.gpu_equivalents:g} GPU "
+            f"equivalents: {servers}. Stop one of them, or choose less."
+        )
+    return ""
+
+
+def _of_kind(request: GpuRequest, devices: Sequence[Device], limits: Limits) -> tuple[Device, ...]:
+    whole = limits.full_gpu and not request.profile
+    return tuple(device for device in devices if whole or device.kind == "mig")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _left(limits: Limits, used: Mapping[str, float]) -> float | None:
+    if limits.gpu_equivalents is None:
+        return None
+    return limits.gpu_equivalents - sum(used.values())

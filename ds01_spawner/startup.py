@@ -1,0 +1,71 @@
+"""What is checked and put in order before the Hub serves anybody; called by its configuration."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from traitlets.config import Config, LazyConfigValue
+
+from .containers import FORBIDDEN_ENV
+
+_LOG = logging.getLogger(__name__)
+
+#: What decides which GPUs a container has, as the Docker SDK and the engine call it.
+_GPU_KEYS = {
+    "cgroup_parent": "nothing yet",
+    "device_cgroup_rules": "nothing: a server gets the devices that it is granted",
+    "device_requests": "gpu_backend",
+    "devices": "nothing: a server gets the devices that it is granted",
+    "privileged": "nothing: a privileged server would see every GPU",
+    "runtime": "oci_runtime or gpu_backend",
+}
+
+
+class ConfigurationError(Exception):
+    """The configuration contradicts itself; the text says where and what to do."""
+
+
+def check(config: Config) -> None:
+    """Refuse a configuration that would decide about GPUs in two places.
+
+    Raises
+    ------
+    ConfigurationError
+        With one line for each contradiction.
+    """
+    found = list(_contradictions(config))
+    if found:
+        raise ConfigurationError("\n".join(found))
+
+
+def _contradictions(config: Config) -> Iterator[str]:
+    for section in ("Spawner", "DockerSpawner", "DS01Spawner"):
+        for trait in ("extra_host_config", "extra_create_kwargs"):
+            for key in _keys(config[section].get(trait)):
+                plain = _plain(key)
+                if plain in _GPU_KEYS:
+                    yield (
+                        f"c.{section}.{trait} sets {key!r}, which decides about GPUs. Take it out; "
+                        f"use {_GPU_KEYS[plain]}."
+                    )
+        for key in _keys(config[section].get("environment")):
+            if any(fnmatch.fnmatchcase(key, pattern) for pattern in FORBIDDEN_ENV[:2]):
+                yield (
+                    f"c.{section}.environment sets {key!r}, which decides about GPUs. Take it "
+                    "out; use gpu_driver_capabilities for parts of NVIDIA's driver."
+                )
+
+
+def _keys(value: Any) -> list[str]:
+    """Return the keys of a configured dictionary, also of one that is only added to."""
+    if isinstance(value, LazyConfigValue):
+        value = value.get_value({})
+    return [str(key) for key in value] if isinstance(value, dict | Config) else []
+
+
+def _plain(key: str) -> str:
+    """Return a key as the SDK spells it: ``DeviceRequests`` is ``device_requests``."""
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in key).lstrip("_")

@@ -1,0 +1,90 @@
+"""How much GPU a user may have."""
+
+import pytest
+
+from ds01_spawner.admission import quota
+from ds01_spawner.gpus.devices import Device
+from ds01_spawner.gpus.request import parse_request
+from ds01_spawner.policy import GIB, Limits
+
+GPU = Device("GPU-1", "0", "A100-SXM4-80GB", 80 * GIB, 7, 1.0)
+HALF = Device("MIG-1", "1:0", "A100-SXM4-80GB", 40 * GIB, 3, 3 / 7, "3g.40gb", "GPU-2")
+OTHER_HALF = Device("MIG-2", "1:1", "A100-SXM4-80GB", 40 * GIB, 3, 3 / 7, "3g.40gb", "GPU-2")
+
+
+def limits(**changes):
+    return Limits(4, GIB, GIB, GIB, 100, **changes)
+
+
+def test_a_name_of_a_mig_device_never_gives_a_whole_gpu():
+    found = quota.allowed(parse_request("3g.40gb"), [GPU, HALF], limits(), {})
+
+    assert found == (HALF,)
+
+
+def test_so_much_memory_may_give_a_whole_gpu_where_that_is_allowed():
+    request = parse_request(">=20g")
+
+    assert quota.allowed(request, [GPU, HALF], limits(), {}) == (GPU, HALF)
+    assert quota.allowed(request, [GPU, HALF], limits(full_gpu=False), {}) == (HALF,)
+
+
+def test_what_other_servers_hold_counts():
+    request = parse_request("3g.40gb")
+
+    assert quota.allowed(request, [HALF], limits(), {"": 3 / 7}) == (HALF,)
+    assert quota.allowed(request, [HALF], limits(), {"": 3 / 7, "b": 1 / 7 * 3}) == ()
+
+
+def test_seven_sevenths_are_one():
+    slice_ = Device("MIG-9", "0:6", "A100", 10 * GIB, 1, 1 / 7, "1g.10gb", "GPU-9")
+    used = {str(n): 1 / 7 for n in range(6)}
+
+    assert quota.allowed(parse_request("1g.10gb"), [slice_], limits(), used) == (slice_,)
+
+
+def test_several_devices_count_together():
+    two = parse_request("3g.40gb", 2)
+
+    assert len(quota.allowed(two, [HALF, OTHER_HALF], limits(), {})) == 2
+    assert not quota.allowed(two, [HALF, OTHER_HALF], limits(gpu_equivalents=0.5), {})
+
+
+@pytest.mark.parametrize(
+    ("request_", "changes", "words"),
+    [
+        (parse_request("3g.40gb", 2), {}, "limit of 1 per server"),
+        (parse_request("full"), {"full_gpu": False}, "may not have a whole GPU"),
+        (parse_request("full", 2), {"gpus_per_server": 4}, "limit of 1 GPU equivalents"),
+        (parse_request("3g.40gb"), {"gpus_per_server": 0}, "Start without a GPU"),
+    ],
+)
+def test_what_can_never_be_granted_is_refused_with_the_limit(request_, changes, words):
+    assert words in quota.objection(request_, limits(**changes))
+
+
+def test_what_can_be_granted_meets_no_objection():
+    assert quota.objection(parse_request("full"), limits()) == ""
+    unlimited = limits(gpu_equivalents=None, gpus_per_server=None)
+    assert quota.objection(parse_request("full", 8), unlimited) == ""
+
+
+def test_a_refusal_names_the_servers_that_use_up_the_limit():
+    text = quota.refusal(parse_request("full"), [GPU], limits(), {"": 3 / 7, "thesis": 1 / 7})
+
+    assert "0.57 of your 1 GPU equivalents" in text
+    assert "default (0.43), thesis (0.14)" in text
+
+
+def test_a_refusal_says_when_the_limit_is_too_small_for_the_size():
+    text = quota.refusal(parse_request("3g.40gb"), [HALF], limits(gpu_equivalents=0.25), {})
+
+    assert "A 3g.40gb is more than your limit of 0.25" in text
+
+
+def test_a_refusal_says_when_only_a_whole_gpu_would_do():
+    assert "only a whole GPU" in quota.refusal(parse_request("7g.80gb"), [GPU], limits(), {})
+
+
+def test_too_few_devices_are_no_matter_of_the_limit():
+    assert quota.refusal(parse_request("full"), [], limits(), {}) == ""
