@@ -9,7 +9,7 @@ from pathlib import Path
 
 import docker
 
-from ds01_spawner import certificates, network, pages
+from ds01_spawner import certificates, network, pages, startup
 
 c = get_config()  # noqa: F821  (provided by JupyterHub)
 
@@ -36,6 +36,9 @@ c.JupyterHub.template_vars = {"ds01": pages.PageInfo()}
 # A domain for each user keeps a page on one's server from acting for whoever visits it. It needs a
 # wildcard in DNS and in the certificate (docs/deploy.md).
 c.JupyterHub.subdomain_host = os.environ.get("DS01_SUBDOMAIN_HOST", "")
+# A class that presses Start at once is answered at once: what a start costs has its own limit
+# (DS01Spawner.concurrent_starts).
+c.JupyterHub.concurrent_spawn_limit = 1000
 # A start that fails for one user's reasons must not end the Hub for all.
 c.Spawner.consecutive_failure_limit = 0
 
@@ -77,7 +80,14 @@ c.DS01Spawner.http_timeout = 120
 c.DS01Spawner.largest_memory = "32G"
 c.DS01Spawner.largest_cpus = 32
 c.DS01Spawner.pids_limit = 4096
+# In GPUs: a whole one is 1.0, a MIG device its share of one. And how many devices in one server.
+c.DS01Spawner.largest_gpu_equivalents = 1.0
+c.DS01Spawner.largest_gpu_count = 1
 
 # -- The site's own settings -----------------------------------------------------------------
 if (data / "site_config.py").exists():
     load_subconfig(str(data / "site_config.py"))  # noqa: F821  (provided by JupyterHub)
+
+# -- Before anybody is served ----------------------------------------------------------------
+startup.check(c)
+startup.recover(c)

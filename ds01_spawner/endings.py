@@ -132,7 +132,7 @@ def _finished_at(state: dict[str, Any]) -> datetime:
 
 
 def docker_time(text: str) -> datetime | None:
-    """Read Docker's time, whose year is 1 for "never" and which has nine decimals; None if never."""
+    """Read Docker's time, with its nine decimals; None for the year 1, which is its "never"."""
     if not text or text.startswith("0001-"):
         return None
     return datetime.fromisoformat(text[:19]).replace(tzinfo=timezone.utc)

@@ -47,8 +47,11 @@ class Caller:
 
     async def __call__(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the client in another thread."""
-        call = partial(getattr(self._client, method), *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        return await self.in_thread(partial(getattr(self._client, method), *args, **kwargs))
+
+    async def in_thread(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Run any other blocking call in one of the same threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
 
 
 def is_silent(error: BaseException) -> bool:

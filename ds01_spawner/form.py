@@ -8,9 +8,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from .admission.offers import Offer
 from .endings import Ending
 from .images.catalogue import CatalogueImage
-from .options import SMALLEST_CPUS, SMALLEST_MEMORY_BYTES, Choices
+from .options import NO_GPU, SMALLEST_CPUS, SMALLEST_MEMORY_BYTES, Choices
 from .pages import seen_by
 from .policy import format_bytes, parse_bytes
 
@@ -54,12 +55,35 @@ class ImageChoice:
 
 
 @dataclass(frozen=True)
+class GpuChoices:
+    """What can be chosen in GPUs.
+
+    Attributes
+    ----------
+    offers
+        Sizes, smallest first; empty if there is none to choose.
+    largest_count
+        How many of one size a server may have.
+    problem
+        Why there is nothing to choose, for the user.
+    pretended
+        Whether the GPUs are only pretended, for a demonstration.
+    """
+
+    offers: tuple[Offer, ...] = ()
+    largest_count: int = 0
+    problem: str = "There is no GPU on this server."
+    pretended: bool = False
+
+
+@dataclass(frozen=True)
 class _Segment:
-    """One button of a row of which one is chosen."""
+    """One button of a row of which one is chosen, with a note below its label."""
 
     value: str
     label: str
     chosen: bool
+    note: str = ""
 
 
 def render_form(
@@ -68,6 +92,7 @@ def render_form(
     previous: Mapping[str, Any],
     *,
     project: str,
+    gpus: GpuChoices | None = None,
     ending: Ending | None = None,
     viewer: str | None = None,
 ) -> str:
@@ -77,12 +102,15 @@ def render_form(
     ----------
     previous
         What was chosen the last time, or just now if it was refused; need not be valid.
+    gpus
+        GPUs to choose from; none by default.
     ending
         How the project's server ended the last time.
     viewer
         Name of the user who looks at the form; the owner by default.
     """
     limits = choices.limits
+    gpus = gpus or GpuChoices()
     cpus = _read(float, previous.get("cpus"), SMALLEST_CPUS, choices.default_cpus)
     memory = _read(
         parse_bytes, previous.get("memory"), SMALLEST_MEMORY_BYTES, choices.default_memory_bytes
@@ -95,6 +123,9 @@ def render_form(
         chosen_image=_chosen_image(images, previous),
         cpus=_segments(SMALLEST_CPUS, limits.cpus, cpus, "{:g}".format),
         memory=_segments(SMALLEST_MEMORY_BYTES, limits.memory_bytes, memory, format_bytes),
+        gpus=gpus,
+        gpu=_gpu_segments(gpus.offers, str(previous.get("gpu", NO_GPU))),
+        gpu_count=_count_segments(gpus.largest_count, previous.get("gpu_count")),
         safe_start=str(previous.get("safe_start", "")).lower() in ("true", "1", "on"),
     )
 
@@ -128,6 +159,30 @@ def _segments(
         steps.add(step)
         step *= 2
     return [_Segment(_plain(step), label(step), step == chosen) for step in sorted(steps)]
+
+
+def _gpu_segments(found: tuple[Offer, ...], chosen: str) -> list[_Segment]:
+    """Return "None" and the sizes; one that does not exist any more falls back to "None"."""
+    if chosen not in [offer.value for offer in found]:
+        chosen = NO_GPU
+    sizes = [
+        _Segment(
+            offer.value,
+            offer.label,
+            offer.value == chosen,
+            f"{offer.free} of {offer.total} free",
+        )
+        for offer in found
+    ]
+    return [_Segment(NO_GPU, "None", chosen == NO_GPU), *sizes]
+
+
+def _count_segments(largest: int, chosen: Any) -> list[_Segment]:
+    """Return the numbers to choose from; nothing where there is no choice."""
+    if largest < 2:
+        return []
+    number = int(_read(int, chosen, 1, 1))
+    return [_Segment(str(n), str(n), n == min(number, largest)) for n in range(1, largest + 1)]
 
 
 def _plain(number: float) -> str:

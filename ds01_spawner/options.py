@@ -8,13 +8,18 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from .admission import quota
 from .errors import Refused
+from .gpus.request import GpuRequest, parse_request
 from .images.catalogue import Catalogue
 from .policy import GIB, Limits, format_bytes, parse_bytes
 
 #: Below this JupyterLab and one kernel do not start.
 SMALLEST_MEMORY_BYTES = GIB // 2
 SMALLEST_CPUS = 0.25
+
+#: What is asked for without a GPU.
+NO_GPU = "none"
 
 #: Written by us for the Hub's admin page, so it comes back with stored options.
 PROFILE = "profile"
@@ -49,6 +54,11 @@ class SpawnOptions(BaseModel):
         Cores.
     memory
         RAM in bytes; also read from text such as ``8g``.
+    gpu
+        Size of GPU: ``none``, a MIG profile such as ``3g.40gb``, ``full`` for a whole GPU, or
+        ``>=20g`` for at least so much memory; with ``@A100`` behind it, of that model only.
+    gpu_count
+        How many of them.
     safe_start
         Ignore the settings in HOME, for a server that they keep from starting.
     """
@@ -58,7 +68,23 @@ class SpawnOptions(BaseModel):
     image: str = Field(max_length=255)
     cpus: float = Field(ge=SMALLEST_CPUS, allow_inf_nan=False)
     memory: int = Field(ge=SMALLEST_MEMORY_BYTES)
+    gpu: str = Field(default=NO_GPU, max_length=80)
+    gpu_count: int = Field(default=1, ge=1, le=64)
     safe_start: bool = False
+
+    @field_validator("gpu")
+    @classmethod
+    def _check_gpu(cls, value: str) -> str:
+        value = value.strip()
+        if value.lower() == NO_GPU:
+            return NO_GPU
+        parse_request(value)
+        return value
+
+    @property
+    def gpus(self) -> GpuRequest | None:
+        """What is asked for in GPUs; None without any."""
+        return None if self.gpu == NO_GPU else parse_request(self.gpu, self.gpu_count)
 
     @field_validator("memory", mode="before")
     @classmethod
@@ -71,6 +97,8 @@ class SpawnOptions(BaseModel):
         """Return the one line that an admin reads in the Hub's Profile column."""
         image = catalogue.get(self.image)
         size = f"{self.cpus:g} CPU · {format_bytes(self.memory)}"
+        if self.gpus is not None:
+            size += f" · {_in_short(self.gpus)}"
         return f"{image.name} · {size}" + (" · safe start" if self.safe_start else "")
 
     def stored(self, catalogue: Catalogue) -> dict[str, Any]:
@@ -124,6 +152,11 @@ def read_form(form: Mapping[str, list[str]]) -> dict[str, Any]:
     return raw
 
 
+def _in_short(gpus: GpuRequest) -> str:
+    size = gpus.size.replace("full", "GPU", 1)
+    return f"{gpus.count} × {size}" if gpus.count > 1 else size
+
+
 def _check_image(name: str, catalogue: Catalogue) -> None:
     try:
         catalogue.get(name)
@@ -149,6 +182,9 @@ def _check_limits(options: SpawnOptions, limits: Limits) -> None:
             reason="limits",
             status_code=403,
         )
+    objection = quota.objection(options.gpus, limits) if options.gpus else ""
+    if objection:
+        raise Refused(objection, reason="limits", status_code=403)
 
 
 def _explain(error: ValidationError) -> str:

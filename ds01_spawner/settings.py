@@ -13,7 +13,13 @@ from traitlets import Bool, Enum, Float, Int, List, Unicode, default
 from traitlets.config import Configurable
 
 from .accounts import OwnAccounts, SystemAccounts
+from .admission.grants import Grants
+from .admission.lock import GrantLock
 from .containers import Hardening
+from .engine import Caller
+from .gpus.nodes import capabilities_here
+from .gpus.nvml import Nvml
+from .gpus.snapshot import Snapshots
 from .images.catalogue import Catalogue
 from .images.live import LiveCatalogue
 from .policy import GIB, Limits, this_machine
@@ -137,6 +143,58 @@ class DS01Settings(Configurable):
         4096, min=64, help="Most processes and threads in a server; stops a fork bomb."
     ).tag(config=True)
 
+    largest_gpu_equivalents = Float(
+        1.0,
+        allow_none=True,
+        help="""
+        Most GPU weight that a user may hold in all their servers together; None for no limit.
+
+        A whole GPU is 1.0, a MIG device its share of its GPU's compute slices.
+        """,
+    ).tag(config=True)
+
+    largest_gpu_count = Int(
+        1,
+        min=0,
+        allow_none=True,
+        help="Most GPUs or MIG devices in one server; None for no limit.",
+    ).tag(config=True)
+
+    full_gpus = Bool(True, help="Whether users may have whole GPUs.").tag(config=True)
+
+    gpu_backend = Enum(
+        ["", "cdi", "device-requests", "nvidia-runtime"],
+        "",
+        help="""
+        How Docker attaches GPUs; empty lets the engine's own answer decide.
+
+        `"cdi"`: by the names of the Container Device Interface, on engines from 28.2 on.
+        `"device-requests"`: as `docker run --gpus` does, with NVIDIA's hook.
+        `"nvidia-runtime"`: by a variable that NVIDIA's OCI runtime reads.
+        """,
+    ).tag(config=True)
+
+    gpu_driver_capabilities = Unicode(
+        "compute,utility",
+        help="Parts of NVIDIA's driver that servers see; add `graphics` or `video` if needed.",
+    ).tag(config=True)
+
+    gpu_watchers = List(
+        Unicode(),
+        help="""
+        Names of containers that see GPUs and only watch them, such as `["dcgm-exporter"]`.
+
+        They hold no GPU. Patterns such as `"monitoring-*"` are allowed.
+        """,
+    ).tag(config=True)
+
+    gpu_lock_file = Unicode(
+        "/run/ds01-gpus.lock",
+        help="""
+        The lock around each grant of a GPU; all Hubs that share this machine's GPUs share it.
+        """,
+    ).tag(config=True)
+
     cap_add = List(
         Unicode(),
         help="""
@@ -255,7 +313,29 @@ class DS01Settings(Configurable):
             memory_swap_bytes=self.largest_memory + self.swap,
             shm_bytes=self.shm_size,
             pids=self.pids_limit,
+            gpu_equivalents=self.largest_gpu_equivalents,
+            gpus_per_server=self.largest_gpu_count,
+            full_gpu=self.full_gpus,
         ).within(this_machine())
+
+    def make_grants(self, docker_call: Caller) -> Grants:
+        """Return where GPUs are granted; one for a process is enough."""
+        snapshots = Snapshots(
+            docker_call,
+            Nvml(self.store.gpu_faults).read,
+            docker_call.in_thread,
+            self.hub_id,
+            self.gpu_watchers,
+            capabilities_here(),
+        )
+        return Grants(
+            docker_call,
+            snapshots,
+            GrantLock(Path(self.gpu_lock_file)),
+            self.store,
+            self.gpu_backend,
+            self.gpu_driver_capabilities,
+        )
 
     def hardening(self) -> Hardening:
         """Return what keeps a server in its container."""

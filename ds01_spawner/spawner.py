@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
-import docker.errors
 from dockerspawner import DockerSpawner
 from jupyterhub import orm
 from jupyterhub.utils import url_path_join
@@ -20,10 +19,12 @@ from traitlets import default
 
 from . import endings, engine
 from .accounts import Account
+from .admission import forecast
+from .admission.grants import Grants
 from .cgroups.memory import oom_kills
+from .choices import gpu_choices, image_choices
 from .errors import Refused
-from .form import ImageChoice, render_form
-from .images.catalogue import CatalogueImage
+from .form import render_form
 from .names import DEFAULT_PROJECT, container_name, project_of
 from .options import Choices, SpawnOptions, parse_options, read_form
 from .policy import Limits
@@ -55,6 +56,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
     api_token: str
     _launch_slots: LaunchSlots | None = None
     _pulls: Pulls | None = None
+    _grants: Grants | None = None
     _start: Start | None = None
     _pid = 0
 
@@ -82,6 +84,14 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         if cls._pulls is None:
             cls._pulls = Pulls()
         return cls._pulls
+
+    @property
+    def grants(self) -> Grants:
+        """Where GPUs are granted, to all users together."""
+        cls = DS01Spawner
+        if cls._grants is None:
+            cls._grants = self.make_grants(engine.Caller(self.client, self.executor))
+        return cls._grants
 
     @property
     def launch_slots(self) -> LaunchSlots:
@@ -149,12 +159,16 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         else:
             # Why it was refused stands above the form.
             (spawner, previous), ending = submitted, None
-        images = await asyncio.gather(*map(self._image_choice, self.catalogue))
+        images, gpus = await asyncio.gather(
+            image_choices(self.docker, self.catalogue),
+            gpu_choices(spawner.grants, spawner.limits()),
+        )
         return render_form(
             images,
             spawner.choices(),
             previous,
             project=spawner.project,
+            gpus=gpus,
             ending=ending,
             viewer=viewer,
         )
@@ -190,16 +204,6 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         self.user_options = self.orm_spawner.user_options = stored
         # The Hub rolls back what is not committed when it answers any other request.
         self.user.db.commit()
-
-    async def _image_choice(self, image: CatalogueImage) -> ImageChoice:
-        """Return a catalogue image with its size, as far as the engine says."""
-        try:
-            found = await self.docker("inspect_image", image.image)
-        except docker.errors.NotFound:
-            return ImageChoice(image, None)
-        except engine.UNREACHABLE:
-            return ImageChoice(image, None, known=False)
-        return ImageChoice(image, int(found["Size"]))
 
     # -- start ---------------------------------------------------------------------------------
 
@@ -305,6 +309,8 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         ending = endings.explain(self.user.name, self.project, inspected, stopped_by=stopped_by)
         try:
             await self.in_thread(self.store.add_ending, ending)
+            if use := forecast.use_of(inspected):
+                await self.in_thread(self.store.add_gpu_use, *use)
         finally:
             await engine.remove(self.docker, inspected["Id"])
         self.object_id, self._pid = "", 0

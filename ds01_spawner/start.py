@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import docker.errors
@@ -12,7 +11,13 @@ from jupyterhub.utils import url_path_join
 
 from . import containers, endings, engine, identity, network, runtime
 from .accounts import Account
+from .admission.grants import Applicant
+from .admission.lock import Pending
 from .errors import Refused
+from .gpus import verification
+from .gpus.attachment import Backend
+from .gpus.devices import Device
+from .plans import server_plan
 from .progress import StartLog
 from .readiness import until_answering
 from .workspaces import Directory, Workspaces, is_mounted_at
@@ -42,6 +47,8 @@ class Start:
     def __init__(self, spawner: DS01Spawner) -> None:
         self.log = StartLog()
         self.undone: asyncio.Task[None] | None = None
+        self._nonce = secrets.token_hex(8)
+        self._devices: tuple[Device, ...] = ()
         self._spawner = spawner
         self._docker = spawner.docker
         self._creating: asyncio.Task[str] | None = None
@@ -61,6 +68,8 @@ class Start:
             With a text for the user.
         """
         spawner = self._spawner
+        # Until it has ended one way or the other, what it makes is not a leftover.
+        spawner.grants.starts.add(self._nonce)
         try:
             return await self._steps_in_time()
         except asyncio.CancelledError:
@@ -75,6 +84,8 @@ class Start:
             raise refused from error
         finally:
             self.log.end()
+            if self.undone is None:
+                spawner.grants.starts.discard(self._nonce)
 
     @property
     def over(self) -> bool:
@@ -207,65 +218,29 @@ class Start:
         """Remove a container of this very server that an earlier Hub left behind."""
         spawner = self._spawner
         found = await engine.inspect(self._docker, spawner.object_name)
-        if found is not None and spawner.is_mine(found):
+        if found is not None and (spawner.is_mine(found) or engine.is_probe(found)):
             spawner.log.warning("Removing %s, left behind earlier", spawner.object_name)
             await engine.remove(self._docker, found["Id"])
 
     async def _create(self, image: containers.Image, account: Account, workspace: Directory) -> str:
-        nonce = secrets.token_hex(8)
-        plan = self._plan(image, account, workspace, nonce)
-        body = containers.create_arguments(plan)
-        return await engine.create(self._docker, plan.name, body, nonce)
+        """Create the container, with the GPUs that are asked for; return its id."""
+        grants, request = self._spawner.grants, self._spawner.options.gpus
 
-    def _plan(
-        self, image: containers.Image, account: Account, workspace: Directory, nonce: str
-    ) -> containers.Plan:
-        spawner = self._spawner
-        limits, options = spawner.limits(), spawner.options
-        swap = limits.memory_swap_bytes - limits.memory_bytes
-        return containers.Plan(
-            name=spawner.object_name,
-            hostname=spawner.project,
-            image=image,
-            account=account,
-            cpus=options.cpus,
-            memory_bytes=options.memory,
-            memory_swap_bytes=options.memory + swap,
-            shm_bytes=min(limits.shm_bytes, options.memory),
-            pids=limits.pids,
-            env=self._env(image, account),
-            labels=self._labels(nonce),
-            mounts=containers.server_mounts(
-                account, workspace.path, runtime.volume_name(), spawner.ca_bundle_path
-            ),
-            network=spawner.network_name,
-            hardening=spawner.hardening(),
-            log_bytes=spawner.container_log_bytes,
-        )
+        async def make(backend: Backend, devices: tuple[Device, ...]) -> str:
+            self._devices = devices
+            plan = server_plan(self._spawner, image, account, workspace, devices, self._nonce)
+            body = backend.apply(containers.create_arguments(plan), devices)
+            return await engine.create(self._docker, plan.name, body, self._nonce)
 
-    def _env(self, image: containers.Image, account: Account) -> dict[str, str]:
+        if request is None:
+            return await make(await grants.without(), ())
+        self.log.say(55, "Choosing your GPU …")
         spawner = self._spawner
-        return {
-            **spawner.get_env(),
-            **(containers.ca_environment() if spawner.ca_bundle_path else {}),
-            "JUPYTER_IMAGE_SPEC": image.reference,
-            "HOME": containers.home_in_container(account),
-            "USER": account.login,
-            "LOGNAME": account.login,
-            "DS01_USER": account.login,
-            "DS01_PROJECT": spawner.project,
-            "DS01_SAFE_START": "1" if spawner.options.safe_start else "",
-        }
-
-    def _labels(self, nonce: str) -> dict[str, str]:
-        spawner = self._spawner
-        return {
-            **spawner.ownership_labels(),
-            "ds01.managed": "true",
-            "ds01.start": nonce,
-            "ds01.image": spawner.options.image,
-            "ds01.created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
+        applicant = Applicant(spawner.user.name, spawner.limits(), lambda: self.undone is None)
+        pending = Pending(spawner.object_name, image.reference)
+        made, reason = await grants.grant(request, applicant, pending, make)
+        self.log.say(62, reason)
+        return made
 
     async def _introduce_user(self, account: Account) -> None:
         """Put the user's passwd and group entries, and a place for packages, into the container."""
@@ -292,6 +267,7 @@ class Start:
                     reason="mount",
                     status_code=409,
                 )
+        await self._check_gpus(pid)
         return self._spawner.address_of(found)
 
     async def _is_mounted(self, directory: Directory, target: str, pid: int) -> bool:
@@ -301,6 +277,23 @@ class Start:
             # A container that has just ended cannot be looked into; that has words of its own.
             await self._running()
             raise
+
+    async def _check_gpus(self, pid: int) -> None:
+        """Check that the container has the devices that it was granted and no other."""
+        spawner = self._spawner
+        try:
+            problem = await spawner.in_thread(verification.problem, pid, self._devices)
+        except OSError:
+            await self._running()
+            raise
+        if problem:
+            spawner.log.error("Stopping %s: %s", spawner._log_name, problem)
+            raise Refused(
+                "Your server did not get exactly the GPUs that it was given, so it was stopped. "
+                "Please tell an admin; the Hub's log has the details.",
+                reason="gpu",
+                status_code=500,
+            )
 
     async def _running(self) -> dict[str, Any]:
         """Return the container's inspection.
@@ -358,17 +351,23 @@ class Start:
         """Do both, whatever comes of the other; what goes wrong here is for the log."""
         spawner = self._spawner
         try:
-            ending = endings.start_failed(spawner.user.name, spawner.project, message)
-            await spawner.in_thread(spawner.store.add_ending, ending)
-        except Exception:
-            spawner.log.exception("The failed start of %s cannot be recorded", spawner._log_name)
-        try:
+            await self._record(message)
             await self._remove_container()
         except Exception:
             spawner.log.exception("The container of %s cannot be removed yet", spawner._log_name)
             return
+        finally:
+            spawner.grants.starts.discard(self._nonce)
         if self._new_in is not None:
             await spawner.in_thread(self._new_in.remove_empty, spawner.project)
+
+    async def _record(self, message: str) -> None:
+        spawner = self._spawner
+        try:
+            ending = endings.start_failed(spawner.user.name, spawner.project, message)
+            await spawner.in_thread(spawner.store.add_ending, ending)
+        except Exception:
+            spawner.log.exception("The failed start of %s cannot be recorded", spawner._log_name)
 
     async def _remove_container(self) -> None:
         if self._creating is None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import logging
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
+import docker
+from docker.utils import kwargs_from_env
 from traitlets.config import Config, LazyConfigValue
 
 from .containers import FORBIDDEN_ENV
+from .engine import Caller
+from .settings import DS01Settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,6 +45,28 @@ def check(config: Config) -> None:
     found = list(_contradictions(config))
     if found:
         raise ConfigurationError("\n".join(found))
+
+
+def recover(config: Config) -> None:
+    """Put in order what a Hub that was killed has left with the engine.
+
+    What cannot be settled now is tried again at each grant, so no failure here keeps the Hub from
+    starting.
+    """
+    # The Hub's own loop runs already, and waits for its configuration.
+    with ThreadPoolExecutor(4, thread_name_prefix="recover") as executor:
+        executor.submit(asyncio.run, _recover(config, executor)).result()
+
+
+async def _recover(config: Config, executor: Executor) -> None:
+    client = docker.APIClient(version="auto", **kwargs_from_env())
+    settings = DS01Settings(config=Config(DS01Settings=config.DS01Spawner))
+    try:
+        await settings.make_grants(Caller(client, executor)).recover()
+    except Exception:  # noqa: BLE001
+        _LOG.exception("What an earlier Hub has left could not be put in order yet")
+    finally:
+        client.close()
 
 
 def _contradictions(config: Config) -> Iterator[str]:

@@ -163,7 +163,7 @@ class Store:
         current = select(_GpuFaultRow).where(_GpuFaultRow.boot == _this_boot())
         with self._session() as session:
             return {
-                row.uuid: f"reported the critical error Xid {row.xid} at {row.at:%Y-%m-%d %H:%M} UTC"
+                row.uuid: f"reported the critical error Xid {row.xid} on {row.at:%d %B, %H:%M} UTC"
                 for row in session.scalars(current)
             }
 

@@ -42,10 +42,10 @@ def expected_wait(
 
 
 def _remaining(elapsed: timedelta, earlier: Sequence[timedelta]) -> timedelta | None:
-    longer = [duration for duration in earlier if duration > elapsed]
+    longer = [duration.total_seconds() for duration in earlier if duration > elapsed]
     if len(longer) < _ENOUGH:
         return None
-    return median(longer) - elapsed
+    return timedelta(seconds=median(longer)) - elapsed
 
 
 def use_of(inspected: Mapping[str, Any]) -> tuple[str, timedelta] | None:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from .. import endings, engine
 from ..errors import Refused
-from ..gpus.attachment import Backend, choose_backend
+from ..gpus.attachment import AttachmentError, Backend, choose_backend
 from ..gpus.demand import RecentDemand
-from ..gpus.devices import Device, Snapshot, State
+from ..gpus.devices import Device, Inventory, Snapshot, State
+from ..gpus.occupancy import Container
 from ..gpus.placement import choose
 from ..gpus.request import GpuRequest, suffices
-from ..gpus.snapshot import Own, Snapshots
+from ..gpus.snapshot import Snapshots
 from ..policy import Limits
 from . import forecast, quota
 from .lock import GrantLock, Pending
@@ -94,10 +95,20 @@ class Grants:
         self._demand = RecentDemand()
         self._page: tuple[float, asyncio.Task[Snapshot]] | None = None
 
-    async def backend(self) -> Backend:
-        """Return how this engine attaches GPUs."""
+    async def without(self) -> Backend:
+        """Return what keeps every GPU out of a container."""
+        return choose_backend(await self._docker("info"), Inventory())
+
+    async def backend(self, inventory: Inventory) -> Backend:
+        """Return how this engine attaches the GPUs of an inventory.
+
+        Raises
+        ------
+        AttachmentError
+            If it cannot.
+        """
         info = await self._docker("info")
-        return choose_backend(info, self._forced_backend, self._driver_capabilities)
+        return choose_backend(info, inventory, self._forced_backend, self._driver_capabilities)
 
     async def snapshot(self) -> Snapshot:
         """Return how things stand or stood a moment ago, for a page."""
@@ -111,7 +122,7 @@ class Grants:
         request: GpuRequest,
         applicant: Applicant,
         pending: Pending,
-        create: Callable[[tuple[Device, ...]], Awaitable[str]],
+        create: Callable[[Backend, tuple[Device, ...]], Awaitable[str]],
     ) -> tuple[str, str]:
         """Choose devices and create the container that holds them.
 
@@ -123,7 +134,7 @@ class Grants:
         pending
             What `create` asks the engine for.
         create
-            Creates the container with these devices and returns its id.
+            Creates the container, with these devices attached in this way, and returns its id.
 
         Returns
         -------
@@ -146,9 +157,10 @@ class Grants:
                 snapshot, own = await self._snapshots.take()
             self._demand.saw(request, asyncio.get_running_loop().time())
             devices, reason = await self._choose(request, applicant, snapshot, own)
+            backend = await self._backend_or_refuse(snapshot.inventory)
             held.write(pending)
             try:
-                made = await create(devices)
+                made = await create(backend, devices)
             except Exception as error:
                 # Without an answer the engine may still be creating; the next one settles that.
                 if not engine.is_silent(error):
@@ -171,7 +183,7 @@ class Grants:
         request: GpuRequest,
         applicant: Applicant,
         snapshot: Snapshot,
-        own: Sequence[Own],
+        own: Sequence[Container],
     ) -> tuple[tuple[Device, ...], str]:
         for warning in snapshot.warnings:
             _LOG.warning("%s", warning)
@@ -194,6 +206,18 @@ class Grants:
         if choice.devices:
             return choice.devices, choice.reason
         raise await self._nothing_free(request, snapshot, choice.reason, choice.alternative)
+
+    async def _backend_or_refuse(self, inventory: Inventory) -> Backend:
+        try:
+            return await self.backend(inventory)
+        except AttachmentError as error:
+            _LOG.error("No GPU can be attached: %s", error)
+            raise Refused(
+                "GPUs cannot be attached to servers at the moment. Please tell an admin; the "
+                "Hub's log says what is missing. Without a GPU your server can start.",
+                reason="gpu",
+                status_code=503,
+            ) from error
 
     async def _nothing_free(
         self,
@@ -232,14 +256,20 @@ class Grants:
         snapshot, _ = await self._snapshots.take()
         return snapshot
 
-    async def _bury_leftovers(self, own: Sequence[Own]) -> bool:
+    async def _bury_leftovers(self, own: Sequence[Container]) -> bool:
         """Remove what an earlier Hub of ours created and never started; tell if there was any."""
-        leftovers = [c for c in own if c.state == "created" and c.start not in self.starts]
+        leftovers = [
+            container
+            for container in own
+            if container.state == "created"
+            and container.labels.get("ds01.start") not in self.starts
+        ]
         for container in leftovers:
             _LOG.warning("Removing %s, which was created and never started", container.name)
-            ending = endings.start_failed(container.user, container.project, _INTERRUPTED)
+            labels = container.labels
+            ending = endings.start_failed(labels["ds01.user"], labels["ds01.project"], _INTERRUPTED)
             await asyncio.to_thread(self._store.add_ending, ending)
-            await engine.remove(self._docker, container.id)
+            await engine.remove(self._docker, container.container_id)
         return bool(leftovers)
 
 
@@ -266,12 +296,13 @@ def size_of(device: Device) -> str:
     return device.profile or "full"
 
 
-def _used(user: str, own: Sequence[Own]) -> Mapping[str, float]:
+def _used(user: str, own: Sequence[Container]) -> Mapping[str, float]:
     """Return the GPU equivalents that a user holds, by server, as Docker has it."""
     return {
-        container.server: weight
+        container.labels.get("ds01.server", ""): weight
         for container in own
-        if container.user == user and (weight := container.weight)
+        if container.labels.get("ds01.user") == user
+        and (weight := float(container.labels.get("ds01.gpu.allocated") or 0))
     }
 
 

@@ -1,0 +1,56 @@
+"""What the start form offers, as far as the engine and NVML say what is here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+import docker.errors
+
+from . import engine, pretend
+from .admission.grants import Grants
+from .admission.offers import largest_count, offers
+from .form import GpuChoices, ImageChoice
+from .images.catalogue import CatalogueImage
+from .policy import Limits
+
+_LOG = logging.getLogger(__name__)
+
+
+async def image_choices(
+    docker_call: engine.Docker, catalogue: Iterable[CatalogueImage]
+) -> list[ImageChoice]:
+    """Return the catalogue's images with their sizes."""
+    return await asyncio.gather(*(_image_choice(docker_call, image) for image in catalogue))
+
+
+async def _image_choice(docker_call: engine.Docker, image: CatalogueImage) -> ImageChoice:
+    try:
+        found = await docker_call("inspect_image", image.image)
+    except docker.errors.NotFound:
+        return ImageChoice(image, None)
+    except engine.UNREACHABLE:
+        return ImageChoice(image, None, known=False)
+    return ImageChoice(image, int(found["Size"]))
+
+
+async def gpu_choices(grants: Grants, limits: Limits) -> GpuChoices:
+    """Return the sizes of GPU that these limits allow, and how many are free."""
+    try:
+        snapshot = await grants.snapshot()
+    except engine.UNREACHABLE as error:
+        _LOG.warning("Cannot ask which GPUs are free: %s", error)
+        return GpuChoices(problem="Which GPUs are free cannot be read at the moment.")
+    if snapshot.inventory.problem:
+        _LOG.error("The GPUs cannot be read: %s", snapshot.inventory.problem)
+        return GpuChoices(
+            problem="The GPUs of this server cannot be read at the moment. Please tell an admin."
+        )
+    if not snapshot.inventory.devices:
+        return GpuChoices()
+    found = offers(snapshot, limits)
+    if not found:
+        return GpuChoices(problem="There is no GPU here that works and that your limits allow.")
+    pretended = pretend.directory() is not None
+    return GpuChoices(found, largest_count(found, limits), pretended=pretended)
