@@ -1,13 +1,15 @@
 """The start form: what it offers is what the gate takes, whatever was chosen before."""
 
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ds01_spawner.admission.offers import Offer
 from ds01_spawner.endings import Cause, Ending
-from ds01_spawner.form import ImageChoice, render_form
+from ds01_spawner.form import GpuChoices, ImageChoice, render_form
 from ds01_spawner.images.catalogue import Catalogue, CatalogueImage
 from ds01_spawner.options import Choices, parse_options, read_form
 from ds01_spawner.policy import GIB, Limits
@@ -176,3 +178,56 @@ def test_an_image_gets_the_picture_of_what_it_is_for(fields, picture, choices):
     assert choice.picture == picture
     html = render_form([choice], choices, {}, project="thesis")
     assert f'class="ds01-picture ds01-picture-{picture}"' in html
+
+
+GPUS = GpuChoices(
+    (Offer("3g.40gb", "3g.40gb", 2, 4), Offer("full", "A100 80 GB", 0, 2)), largest_count=2
+)
+
+
+def test_gpus_are_offered_with_how_many_are_free(choices):
+    page = form(choices, gpus=GPUS)
+
+    offered = {control.value: control.label for control in page.named("gpu")}
+    assert list(offered) == ["none", "3g.40gb", "full"]
+    assert "2 of 4 free" in offered["3g.40gb"]
+    assert "A100 80 GB" in offered["full"]
+    assert "0 of 2 free" in offered["full"]
+    assert page.chosen("gpu") == ["none"]
+
+
+def test_every_gpu_that_is_offered_is_a_request_that_the_gate_takes(choices):
+    larger = replace(choices, limits=replace(choices.limits, gpus_per_server=2))
+    page = form(larger, gpus=GPUS)
+
+    for control in page.named("gpu"):
+        parse_options({"gpu": control.value}, larger)
+    for control in page.named("gpu_count"):
+        parse_options({"gpu": "3g.40gb", "gpu_count": control.value}, larger)
+
+
+def test_a_gpu_chosen_before_is_chosen_again_as_far_as_it_exists(choices):
+    assert form(choices, {"gpu": "full", "gpu_count": 2}, gpus=GPUS).chosen("gpu") == ["full"]
+    assert form(choices, {"gpu": "full", "gpu_count": 2}, gpus=GPUS).chosen("gpu_count") == ["2"]
+    assert form(choices, {"gpu": "7g.80gb"}, gpus=GPUS).chosen("gpu") == ["none"]
+    assert form(choices, {"gpu": ["x"], "gpu_count": "y"}, gpus=GPUS).chosen("gpu") == ["none"]
+
+
+def test_the_number_of_gpus_is_asked_only_where_there_is_a_choice(choices):
+    one = replace(GPUS, largest_count=1)
+
+    assert len(form(choices, gpus=GPUS).named("gpu_count")) == 2
+    assert not form(choices, gpus=one).named("gpu_count")
+
+
+def test_without_a_gpu_the_form_says_why(choices):
+    page = form(choices, gpus=GpuChoices(problem="The GPUs are out."))
+
+    assert "The GPUs are out." in page.text
+    assert not page.named("gpu")
+    assert "no GPU on this server" in form(choices).text
+
+
+def test_pretended_gpus_are_called_so_in_plain_sight(choices):
+    assert "pretended" in form(choices, gpus=replace(GPUS, pretended=True)).text
+    assert "pretended" not in form(choices, gpus=GPUS).text

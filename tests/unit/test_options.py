@@ -1,5 +1,7 @@
 """One gate for the form, REST and stored options."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +50,11 @@ def test_stored_options_pass_again_and_a_forged_profile_is_not_believed(choices)
         ({"image": ["python"]}, 400, "image"),
         ({"image": "x" * 300}, 400, "image"),
         ({"memory": "17g"}, 403, "16 GiB"),
+        ({"gpu": "fast"}, 400, 'Write "full" for a whole GPU'),
+        ({"gpu": ["full"]}, 400, "gpu"),
+        ({"gpu": "full", "gpu_count": 0}, 400, "gpu_count"),
+        ({"gpu": "full", "gpu_count": 1.5}, 400, "gpu_count"),
+        ({"gpu": "3g.40gb", "gpu_count": 2}, 403, "limit of 1 per server"),
         ({"memory": 1}, 400, "memory"),
         ({"memory": "lots"}, 400, "8g"),
         ({"memory": -5}, 400, "memory"),
@@ -114,3 +121,21 @@ def test_a_field_that_comes_twice_is_refused():
 def test_an_uploaded_file_is_not_an_option():
     with pytest.raises(Refused):
         read_form({"image_file": [{"filename": "x", "body": b""}]})
+
+
+def test_a_gpu_is_asked_for_by_its_size(choices):
+    assert parse_options({}, choices).gpus is None
+    assert parse_options({"gpu": "None"}, choices).gpus is None
+    asked = parse_options({"gpu": "3g.40gb@A100"}, choices).gpus
+    assert (asked.count, asked.profile, asked.model) == (1, "3g.40gb", "A100")
+
+
+def test_the_hubs_profile_column_names_the_gpus(choices):
+    def profile(**options):
+        larger = replace(choices, limits=replace(choices.limits, gpus_per_server=8))
+        larger = replace(larger, limits=replace(larger.limits, gpu_equivalents=None))
+        return parse_options(options, larger).profile(choices.catalogue)
+
+    assert profile(gpu="3g.40gb").endswith("8 GiB · 3g.40gb")
+    assert profile(gpu="full", gpu_count=2).endswith("· 2 × GPU")
+    assert profile().endswith("8 GiB")
