@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from .nodes import CAPABILITIES
 from .notation import Capabilities, Capability
 
-ROOT = Path("/proc/driver/nvidia/capabilities")
 _DEVICES = Path("/proc/devices")
 _NUMBER = re.compile(r"^DeviceFileMinor:\s*(\d+)", re.MULTILINE | re.ASCII)
 _ACCESS = re.compile(r"gpu(\d+)/mig/gi(\d+)(?:/ci(\d+))?/access", re.ASCII)
 
 
-def read_capabilities(root: Path = ROOT, devices: Path = _DEVICES) -> Capabilities:
+def read_capabilities(root: Path = CAPABILITIES, devices: Path = _DEVICES) -> Capabilities:
     """Return what each ``/dev/nvidia-caps/nvidia-cap<N>`` opens; nothing without a driver.
 
     Raises

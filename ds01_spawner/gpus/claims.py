@@ -97,7 +97,7 @@ class Claims:
             requests=tuple(map(Request.from_inspect, host.get("DeviceRequests") or [])),
             variables=_variables(inspected["Config"].get("Env") or []),
             nodes=(
-                *(real_path(node["PathOnHost"]) for node in host.get("Devices") or []),
+                *(_node(entry, real_path) for entry in host.get("Devices") or []),
                 *(host.get("DeviceCgroupRules") or []),
             ),
             listed=(
@@ -161,6 +161,12 @@ def _programs(entry: Mapping[str, Any]) -> tuple[str, ...]:
         (entry.get("options") or {}).get("BinaryName"),
     )
     return tuple(program for program in named if program)
+
+
+def _node(entry: Mapping[str, str], real_path: Callable[[str], str]) -> str:
+    """Return the host's node that a container has; a pretended one is /dev/null by its name."""
+    on_host = real_path(entry["PathOnHost"])
+    return entry["PathInContainer"] if on_host == "/dev/null" else on_host
 
 
 def _variables(lines: list[str]) -> dict[str, str]:

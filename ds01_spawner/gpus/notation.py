@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .devices import Device, Inventory
+from .devices import Device, Inventory, State
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _COMPLETE = re.compile(rf"(?:GPU|MIG)-{_UUID}", re.IGNORECASE)
@@ -83,6 +83,10 @@ class Names:
         self._capabilities = capabilities
         self._all = frozenset(device.uuid for device in inventory.devices)
         self._by_index = {device.index: device.uuid for device in inventory.devices}
+        self._parents = {device.uuid: device.parent for device in inventory.devices}
+        self._partitioned = {
+            device.uuid for device in inventory.devices if device.state is State.PARTITIONED
+        }
         self._by_lower = {device.uuid.lower(): device.uuid for device in inventory.devices}
 
     def named(self, words: str) -> frozenset[str]:
@@ -120,6 +124,18 @@ class Names:
         if rule := _RULE.fullmatch(node):
             return self._by_rule(*rule.groups())
         raise Unresolved(f"{node!r} is no device node")
+
+    def together(self, opened: Iterable[frozenset[str]]) -> frozenset[str]:
+        """Return the UUIDs that several device nodes open in one container.
+
+        A MIG device needs its GPU's node beside its own ones. The GPU's node alone opens none of
+        a partitioned GPU's devices, so beside one of them it counts for nothing more. Source:
+        NVIDIA Multi-Instance GPU User Guide, "Device Nodes and Capabilities".
+        """
+        opened = list(opened)
+        exact = {self._parents[uuid] for found in opened if len(found) == 1 for uuid in found}
+        entrances = {frozenset({gpu}) for gpu in exact & self._partitioned}
+        return frozenset().union(*(found for found in opened if found not in entrances))
 
     def _one(self, name: str) -> frozenset[str]:
         if cdi := _CDI.fullmatch(name):

@@ -5,7 +5,7 @@ The rule for everything here: what cannot be told holds everything, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
@@ -195,13 +195,27 @@ def _hold_claims(
     words = claims.words(runtimes)
     if container.ours:
         words += (container.labels.get("ds01.gpu.uuids", ""),)
-    has: frozenset[str] = frozenset()
-    for resolve, word in (
-        *((names.named, word) for word in words),
-        *((names.node, node) for node in claims.nodes),
-    ):
+    named, opened = (
+        _resolved(books, container, resolve, said)
+        for resolve, said in ((names.named, words), (names.node, claims.nodes))
+    )
+    has = names.together(opened).union(*named)
+    for uuid in has:
+        books.hold(uuid, container.holder)
+    return has
+
+
+def _resolved(
+    books: _Books,
+    container: Container,
+    resolve: Callable[[str], frozenset[str]],
+    said: Iterable[str],
+) -> list[frozenset[str]]:
+    """Return what a container's words mean; what cannot be told holds everything."""
+    meant = []
+    for word in said:
         try:
-            has |= resolve(word)
+            meant.append(resolve(word))
         except Unresolved as error:
             detail = f"asks for {_quote(word)}: {_quote(str(error))}"
             books.hold_everything(
@@ -209,9 +223,7 @@ def _hold_claims(
                 f"The container {container.name} {detail}. As nobody knows which devices it "
                 "has, none is given to anybody; remove it, or start it with UUIDs.",
             )
-    for uuid in has:
-        books.hold(uuid, container.holder)
-    return has
+    return meant
 
 
 def _hold_by_process(

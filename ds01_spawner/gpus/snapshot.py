@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from .. import engine
 from ..names import container_name
-from .capabilities import ROOT, read_capabilities
+from .capabilities import read_capabilities
 from .claims import Claims, Runtimes
 from .devices import Reading, Snapshot
+from .nodes import CAPABILITIES
 from .notation import Names
 from .occupancy import Container, Process, occupancy
 from .processes import locate
@@ -63,7 +64,7 @@ class Snapshots:
         in_thread: Callable[..., Awaitable[Any]],
         hub_id: str,
         watchers: Collection[str] = (),
-        capabilities_root: Path = ROOT,
+        capabilities_root: Path = CAPABILITIES,
     ) -> None:
         self._docker = docker_call
         self._read = read
