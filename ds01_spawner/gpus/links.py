@@ -27,23 +27,32 @@ def neighbours(gpus: Iterable[Device], links: Mapping[frozenset[str], int]) -> N
     return found
 
 
-def best_connected(gpus: Sequence[Device], count: int, near: Neighbours) -> tuple[Device, ...]:
+def connections(gpus: Sequence[Device], near: Neighbours) -> int:
+    """Count the links that join these GPUs with each other."""
+    return sum(near[one.uuid].get(other.uuid, 0) for one, other in combinations(gpus, 2))
+
+
+def best_connected(
+    gpus: Sequence[Device], count: int, near: Neighbours, lost: Mapping[str, float]
+) -> tuple[Device, ...]:
     """Choose `count` of the GPUs.
 
     Fewest models, then most links among the chosen, then fewest links cut to those left over,
-    then the least memory, then the order given. All sets are compared where there are few;
-    among many GPUs sets are grown from a few of them, which finds whole NVLink groups and may
-    miss the best of irregular ones.
+    then the least `lost` to others (by UUID), then the least memory, then the order given.
+    All sets are compared where there are few. Among many GPUs sets are grown from a few of
+    them, which finds whole NVLink groups and may miss the best set of irregular ones.
     """
     if comb(len(gpus), count) <= _SETS_LOOKED_AT:
         sets: Iterable[tuple[int, ...]] = combinations(range(len(gpus)), count)
     else:
         sets = (_grown(start, gpus, count, near) for start in _starts(gpus, count, near))
-    best = min(sets, key=lambda chosen: (_badness([gpus[i] for i in chosen], near), chosen))
+    best = min(sets, key=lambda chosen: (_badness([gpus[i] for i in chosen], near, lost), chosen))
     return tuple(gpus[i] for i in best)
 
 
-def _badness(chosen: Sequence[Device], near: Neighbours) -> tuple[int, int, int, int]:
+def _badness(
+    chosen: Sequence[Device], near: Neighbours, lost: Mapping[str, float]
+) -> tuple[int, int, int, float, int]:
     names = {gpu.uuid for gpu in chosen}
     inside = cut = 0
     for gpu in chosen:
@@ -53,7 +62,8 @@ def _badness(chosen: Sequence[Device], near: Neighbours) -> tuple[int, int, int,
             else:
                 cut += count
     models = len({gpu.model for gpu in chosen})
-    return models, -inside, cut, sum(gpu.memory_bytes for gpu in chosen)
+    loss = sum(lost[gpu.uuid] for gpu in chosen)
+    return models, -inside, cut, loss, sum(gpu.memory_bytes for gpu in chosen)
 
 
 def _starts(gpus: Sequence[Device], count: int, near: Neighbours) -> list[int]:

@@ -1,25 +1,22 @@
-"""Which devices a request gets: filters, then scores. Pure functions.
+"""Which devices a request gets. Pure functions.
 
-The order of the steps, each a function:
-
-1. *filter*: free devices that work and are at least what is asked for;
-2. *score*: MIG devices before GPUs, the smallest first, on the GPU with the least left free;
-   a GPU that leaves NVLink pairs whole; several GPUs as the best connected set;
-3. *explain*: one sentence of what was taken and why, or of what is missing.
+The steps, each a function: keep the free devices that are enough; score them by what those who
+come next lose, by the NVLink connections that are cut, by what is left free on their GPU; take
+the best. `refusal` says why there are none.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from . import links
-from .demand import RecentDemand
+from . import links, refusal
+from .demand import RecentDemand, losses
 from .devices import Device, Inventory, State
 from .request import FULL, GpuRequest, parse_request, suffices
 
-__all__ = ["FULL", "Choice", "GpuRequest", "choose", "parse_request"]
+__all__ = ["FULL", "Choice", "GpuRequest", "RecentDemand", "choose", "parse_request"]
 
 
 @dataclass(frozen=True)
@@ -55,138 +52,143 @@ def choose(
     free
         Devices that nobody holds and that this user may have, in the inventory's order.
     inventory
-        All that there is, for the links and for saying what is missing.
+        All that there is: for the links between GPUs, and for saying what is missing.
     demand
-        What has been asked for lately; None: nothing is known.
+        What has been asked for lately; None if nothing is known.
 
     Returns
     -------
     Choice
-        The same for the same arguments. Refused only if too few of `free` suffice.
+        The same for the same arguments. It is a refusal only if fewer devices of `free` than
+        asked for work and are enough.
     """
     working = [device for device in free if device.state is State.OK]
-    candidates = _sufficient(request, working)
-    if len(candidates) < request.count:
-        return _refusal(request, working, inventory)
-    if request.count > 1 and all(device.kind == "gpu" for device in candidates):
-        near = links.neighbours(candidates, inventory.links)
-        devices = links.best_connected(candidates, request.count, near)
-        return Choice(devices, _why_set(devices, near))
-    devices = _one_by_one(request, candidates, working, inventory)
-    return Choice(devices, _why(request, devices, candidates))
+    makes = _by_make(working)
+    enough = [suffices(make[0], request) for make in makes]
+    if sum(len(make) for make, fits in zip(makes, enough, strict=True) if fits) < request.count:
+        why = refusal.reason(request, working, inventory)
+        return Choice((), why, refusal.alternative(request, makes))
+    lost = losses(makes, demand)
+    candidates = [
+        _Make(devices, loss)
+        for devices, loss, fits in zip(makes, lost, enough, strict=True)
+        if fits
+    ]
+    if request.count > 1 and all(make.is_gpu for make in candidates):
+        return _connected(request, candidates, inventory)
+    return _one_by_one(request, candidates, working, inventory)
 
 
-# -- filter -----------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Make:
+    """Free devices that are alike, and what taking one of them costs others."""
+
+    devices: Sequence[Device]
+    loss: float
+
+    @property
+    def is_gpu(self) -> bool:
+        return not self.devices[0].parent
+
+    @property
+    def size(self) -> tuple[bool, float, int]:
+        device = self.devices[0]
+        return self.is_gpu, device.weight, device.memory_bytes
+
+    def without(self, uuid: str) -> _Make:
+        return _Make([device for device in self.devices if device.uuid != uuid], self.loss)
 
 
-def _sufficient(request: GpuRequest, devices: Iterable[Device]) -> list[Device]:
-    """Keep the devices that are at least what is asked for, in their order."""
-    known: dict[tuple[str, str, int, int, bool], bool] = {}
-    kept = []
+def _by_make(devices: Iterable[Device]) -> list[list[Device]]:
+    """Put devices together that differ in nothing that a request can ask for, in their order.
+
+    Hundreds of devices are of a handful of makes, so what follows compares makes.
+    """
+    makes: dict[tuple[str, str, bool, int, int, float], list[Device]] = {}
     for device in devices:
-        # Devices of one make are alike: 448 of them are 448 look-ups and a few comparisons.
         make = (
             device.model,
             device.profile,
+            not device.parent,
             device.memory_bytes,
             device.slices,
-            bool(device.parent),
+            device.weight,
         )
-        fits = known.get(make)
-        if fits is None:
-            fits = known[make] = suffices(device, request)
-        if fits:
-            kept.append(device)
-    return kept
+        makes.setdefault(make, []).append(device)
+    return list(makes.values())
 
 
-# -- score ------------------------------------------------------------------------------
+def _connected(request: GpuRequest, makes: Sequence[_Make], inventory: Inventory) -> Choice:
+    """Choose several whole GPUs: the set that is connected best."""
+    gpus = [gpu for make in makes for gpu in make.devices]
+    if len(makes) > 1:
+        place = {device.uuid: place for place, device in enumerate(inventory.devices)}
+        gpus.sort(key=lambda gpu: place.get(gpu.uuid, len(place)))
+    lost = {gpu.uuid: make.loss for make in makes for gpu in make.devices}
+    near = links.neighbours(gpus, inventory.links)
+    chosen = links.best_connected(gpus, request.count, near, lost)
+    inside = links.connections(chosen, near)
+    models = " and ".join(dict.fromkeys(gpu.model for gpu in chosen))
+    how = f"joined by {inside} NVLink connections" if inside else "not joined by NVLink"
+    return Choice(chosen, f"GPUs {', '.join(gpu.index for gpu in chosen)} ({models}), {how}.")
 
 
 def _one_by_one(
-    request: GpuRequest, candidates: list[Device], free: list[Device], inventory: Inventory
-) -> tuple[Device, ...]:
-    """Choose each device as if it were the only one; a program uses one MIG device anyway."""
-    gpus = [device for device in free if device.kind == "gpu"]
-    near = links.neighbours(gpus, inventory.links)
-    left_on = Counter[str]()
-    for device in free:
-        left_on[device.gpu] += device.slices
+    request: GpuRequest, makes: Sequence[_Make], free: Sequence[Device], inventory: Inventory
+) -> Choice:
+    """Choose each device as if it were the only one: a program can use one MIG device only."""
+    smallest = min(make.size for make in makes)
     chosen: list[Device] = []
+    reasons: list[str] = []
     while len(chosen) < request.count:
-        # Any device is better than one of a further size, so most are compared by size alone.
-        best_size = min(_size(device) for device in candidates)
-        alike = [device for device in candidates if _size(device) == best_size]
-        taken = {device.uuid for device in chosen}
-        best = min(
-            alike,
-            key=lambda device: (
-                sum(
-                    count
-                    for other, count in near.get(device.uuid, {}).items()
-                    if other not in taken
-                ),
-                left_on[device.gpu],
-            ),
-        )
-        chosen.append(best)
-        candidates = [device for device in candidates if device is not best]
-        left_on[best.gpu] -= best.slices
-    return tuple(chosen)
+        best = min(makes, key=lambda make: (make.loss, make.size))
+        if best.is_gpu:
+            device, why = _least_connected([make for make in makes if make.is_gpu], free, inventory)
+        else:
+            device = _on_fullest_gpu(best.devices, free)
+            why = _why_this_size(request, best, smallest)
+        chosen.append(device)
+        reasons.append(f"{_name(device)}: {why}.")
+        free = [other for other in free if other.uuid != device.uuid]
+        makes = [make for make in (make.without(device.uuid) for make in makes) if make.devices]
+    return Choice(tuple(chosen), " ".join(reasons))
 
 
-def _size(device: Device) -> tuple[bool, float, int]:
-    return (device.kind == "gpu", device.weight, device.memory_bytes)
+def _least_connected(
+    makes: Sequence[_Make], free: Iterable[Device], inventory: Inventory
+) -> tuple[Device, str]:
+    """Choose one GPU: the one that the fewest NVLink connections to free GPUs are cut with."""
+    near = links.neighbours((device for device in free if not device.parent), inventory.links)
+    cut, *_, best = min(
+        (sum(near[gpu.uuid].values()), make.loss, make.size, place, gpu)
+        for make in makes
+        for place, gpu in enumerate(make.devices)
+    )
+    if not any(near.values()):
+        return best, "a free GPU"
+    return best, (
+        "of the free GPUs the one with the fewest NVLink connections to others"
+        if cut
+        else "a free GPU with no NVLink connection to another free one"
+    )
 
 
-# -- explain ----------------------------------------------------------------------------
+def _on_fullest_gpu(devices: Sequence[Device], free: Iterable[Device]) -> Device:
+    """Choose the MIG device on the GPU that has the fewest compute slices left free."""
+    left = Counter[str]()
+    for device in free:
+        left[device.parent] += device.slices
+    return min(devices, key=lambda device: left[device.parent])
 
 
-def _why(request: GpuRequest, devices: Sequence[Device], candidates: Sequence[Device]) -> str:
-    names = " and ".join(dict.fromkeys(_name(device) for device in devices))
-    return f"{names}: the smallest free that is enough for {request}."
-
-
-def _why_set(devices: Sequence[Device], near: links.Neighbours) -> str:
-    return f"{len(devices)} × {_name(devices[0])}: the best connected GPUs that are free."
+def _why_this_size(request: GpuRequest, taken: _Make, smallest: tuple[bool, float, int]) -> str:
+    if taken.devices[0].profile == request.profile:
+        return "what was asked for"
+    if taken.size == smallest:
+        return f"the smallest free device that is enough for {request}"
+    return f"of the free devices that are enough for {request} the one that others ask for least"
 
 
 def _name(device: Device) -> str:
-    return f"{device.profile} of {device.model}" if device.profile else device.model
-
-
-def _refusal(request: GpuRequest, free: Sequence[Device], inventory: Inventory) -> Choice:
-    return Choice((), _missing(request, inventory), _alternative(request, free))
-
-
-def _missing(request: GpuRequest, inventory: Inventory) -> str:
-    if inventory.problem:
-        return f"No GPU can be given out now: {inventory.problem}."
-    if not inventory.devices:
-        return "This server has no GPU."
-    there = [
-        device
-        for device in _sufficient(request, inventory.devices)
-        if device.state is not State.PARTITIONED
-    ]
-    if len(there) < request.count:
-        return f"This server does not have {request}."
-    broken = sum(device.state is not State.OK for device in there)
-    if len(there) - broken < request.count:
-        return f"This server's devices for {request} are out of order ({broken} of {len(there)})."
-    return f"Fewer than {request.count} of the {len(there)} devices for {request} are free for you."
-
-
-def _alternative(request: GpuRequest, free: Sequence[Device]) -> GpuRequest | None:
-    """Find the largest request below this one that would be granted."""
-    smaller = []
-    fewer = len(_sufficient(request, free))
-    if fewer:
-        smaller.append(replace(request, count=fewer))
-    for device in free:
-        size = GpuRequest(
-            request.count, device.profile, whole=device.kind == "gpu", model=request.model
-        )
-        if size not in smaller and len(_sufficient(size, free)) >= request.count:
-            smaller.append(size)
-    return smaller[0] if smaller else None
+    name = f"GPU {device.index.partition(':')[0]} ({device.model})"
+    return f"{device.profile} on {name}" if device.parent else name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .devices import Device
@@ -13,6 +13,7 @@ FULL = "full"
 
 _PROFILE = re.compile(r"(?:(\d+)c\.)?(\d+)g\.(\d+)gb([+-]\S+)?")
 _AT_LEAST = re.compile(r">=\s*(\d+(?:\.\d+)?)\s*gi?b?")
+_SOLD_WITH = re.compile(r"\b(\d+)GB\b", re.IGNORECASE)
 _GB = 10**9
 
 HOW_TO_WRITE = (
@@ -115,6 +116,24 @@ def suffices(device: Device, request: GpuRequest) -> bool:
     )
 
 
+def like(device: Device, request: GpuRequest) -> GpuRequest:
+    """Ask for what this device is, in the words of another request (count, model, kind)."""
+    if request.memory_bytes and not request.profile:
+        gb = _named_gb(device) or device.memory_bytes // _GB
+        return replace(request, memory_bytes=gb * _GB)
+    if device.parent:
+        return GpuRequest(request.count, profile=device.profile, model=request.model)
+    return GpuRequest(request.count, whole=True, model=request.model)
+
+
+def is_smaller(device: Device, request: GpuRequest) -> bool:
+    """Return whether such a device is less than what is asked for, in nothing more."""
+    if suffices(device, request):
+        return False
+    has, wanted = _numbers(device.profile), _numbers(request.profile)
+    return not (has and wanted) or (has[0] <= wanted[0] and has[1] <= wanted[1])
+
+
 def _asks_for_whole(request: GpuRequest) -> bool:
     return request.whole or not (request.profile or request.memory_bytes)
 
@@ -137,8 +156,16 @@ def _has_profile(device: Device, profile: str) -> bool:
 
 def _memory_bytes(device: Device) -> int:
     """Memory as it is sold: some MIG devices have less than their profile's name says."""
-    named = _numbers(device.profile)
-    return max(device.memory_bytes, named[1] * _GB if named else 0)
+    return max(device.memory_bytes, _named_gb(device) * _GB)
+
+
+def _named_gb(device: Device) -> int:
+    """Read the GB off the device's name, 0 if it says none."""
+    if device.parent:
+        numbers = _numbers(device.profile)
+        return numbers[1] if numbers else 0
+    named = _SOLD_WITH.search(device.model)
+    return int(named[1]) if named else 0
 
 
 @lru_cache(maxsize=1024)
