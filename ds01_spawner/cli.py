@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -14,15 +15,20 @@ import docker
 import requests
 from docker.errors import DockerException
 
-from . import __version__, network
+from . import __version__, network, pretend
 from .buildkit import BuildError
 from .certificates import ca_bundle
+from .columns import aligned
+from .gpus import report
+from .gpus.nodes import capabilities_here
+from .gpus.snapshot import take_now
 from .images import bases
 from .images.catalogue import CatalogueError
 from .network import NetworkError
 from .policy import format_bytes
 from .runtime import build as runtime
 from .runtime import version, volume_name
+from .store import Store
 
 #: An import of a whole Debian gives no sign of life for this long on a slow disk, in seconds.
 _ENGINE_TIMEOUT = 600
@@ -46,7 +52,7 @@ EXPECTED = (
 
 
 class Command(NamedTuple):
-    """A sub-command: its words, its function, and the arguments that it adds to its parser."""
+    """A sub-command: its one or two words, its function, and the arguments that it takes."""
 
     words: str
     run: Callable[[argparse.Namespace], int]
@@ -194,6 +200,51 @@ def network_remove(args: argparse.Namespace) -> int:
     return 0
 
 
+@command(
+    "gpus",
+    argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        default=os.environ.get("DS01_DATA") or "/var/lib/ds01",
+        help="the Hub's directory, by which its servers are known (%(default)s)",
+    ),
+    argument(
+        "--watcher",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a container that only watches GPUs, as in the setting gpu_watchers",
+    ),
+    argument("--json", action="store_true", help="print a list of objects"),
+)
+def gpus(args: argparse.Namespace) -> int:
+    """list the GPUs, and who holds them; ends with status 1 if they cannot be read"""
+    nvml = _nvml(args.data)
+    hub_id = args.data / "hub-id"
+    snapshot = take_now(
+        _engine().api,
+        nvml.read,
+        hub_id.read_text().strip() if hub_id.exists() else "",
+        args.watcher,
+        capabilities_here(),
+    )
+    inventory, utilisation = snapshot.inventory, nvml.utilisation()
+    if args.json:
+        _say(json.dumps(report.objects(snapshot, utilisation), indent=2))
+    else:
+        if pretend.directory() is not None:
+            _say("These GPUs are pretended: there is nothing behind them.")
+        if inventory.devices:
+            _table(report.table(snapshot, utilisation))
+        elif not inventory.problem:
+            _say("There is no GPU on this server.")
+        _list(report.remarks(snapshot))
+    if inventory.problem:
+        raise Failure(inventory.problem)
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C."""
     args = _parser().parse_args(argv)
@@ -213,20 +264,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ds01", description="Runs a DS01 machine.")
     parser.add_argument("--version", action="version", version=f"ds01 {__version__}")
-    groups = parser.add_subparsers(metavar="GROUP", required=True)
+    groups = parser.add_subparsers(metavar="COMMAND", required=True)
     subparsers: dict[str, Any] = {}
     for entry in COMMANDS:
         group, _, verb = entry.words.partition(" ")
+        text = entry.run.__doc__
+        if not verb:
+            _complete(groups.add_parser(group, help=text, description=text), entry)
+            continue
         if group not in subparsers:
             verbs = [c.words.partition(" ")[2] for c in COMMANDS if c.words.startswith(f"{group} ")]
             described = groups.add_parser(group, help=", ".join(verbs))
             subparsers[group] = described.add_subparsers(metavar="COMMAND", required=True)
-        text = entry.run.__doc__
-        parser_for_verb = subparsers[group].add_parser(verb, help=text, description=text)
-        for flags, settings in entry.arguments:
-            parser_for_verb.add_argument(*flags, **settings)
-        parser_for_verb.set_defaults(run=entry.run)
+        _complete(subparsers[group].add_parser(verb, help=text, description=text), entry)
     return parser
+
+
+def _complete(parser: argparse.ArgumentParser, entry: Command) -> None:
+    for flags, settings in entry.arguments:
+        parser.add_argument(*flags, **settings)
+    parser.set_defaults(run=entry.run)
 
 
 def _engine() -> docker.DockerClient:
@@ -252,6 +309,14 @@ def _engine() -> docker.DockerClient:
     return client
 
 
+def _nvml(data: Path) -> Any:
+    """Return what reads the GPUs, with the errors that a Hub has seen on them."""
+    from .gpus.nvml import Nvml
+
+    file = data / "ds01.sqlite"
+    return Nvml(Store(file).gpu_faults) if file.exists() else Nvml()
+
+
 def _ca_bundle(args: argparse.Namespace) -> Path | None:
     try:
         return ca_bundle(args.ca_bundle)
@@ -274,11 +339,7 @@ def _list(items: Iterable[str]) -> int:
 
 
 def _table(rows: Iterable[Sequence[str]]) -> None:
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        _say("  ".join(cells).rstrip())
+    _list(aligned(rows))
 
 
 def _in_words(error: BaseException) -> str:

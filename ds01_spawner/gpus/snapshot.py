@@ -173,6 +173,22 @@ class Snapshots:
         return Snapshot(reading.inventory, holders, warnings)
 
 
+def take_now(
+    api: Any,
+    read: Callable[[], Reading],
+    hub_id: str,
+    watchers: Collection[str] = (),
+    capabilities: Path = CAPABILITIES,
+) -> Snapshot:
+    """Take one snapshot without a loop around; `api` is the engine's low-level client."""
+
+    async def docker_call(method: str, *args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(getattr(api, method), *args, **kwargs)
+
+    snapshots = Snapshots(docker_call, read, asyncio.to_thread, hub_id, watchers, capabilities)
+    return asyncio.run(snapshots.take()).snapshot
+
+
 def _name(listed: Mapping[str, Any]) -> str:
     """Return a listed container's name; links to it are listed as ``/other/alias``."""
     own = [name[1:] for name in listed.get("Names") or [] if "/" not in name[1:]]
