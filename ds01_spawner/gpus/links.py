@@ -8,9 +8,9 @@ from math import comb
 
 from .devices import Device
 
-#: Up to here every set is looked at (8 GPUs have at most 70 of a size); it takes half a
+#: Up to here every set is looked at (8 GPUs have at most 70 of a size), which takes a
 #: millisecond. More GPUs are collected one by one, each time the best connected next.
-_SETS_LOOKED_AT = 70
+_SETS_LOOKED_AT = 300
 _COLLECTED_FROM = 8
 
 Neighbours = Mapping[str, Mapping[str, int]]

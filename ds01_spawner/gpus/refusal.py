@@ -45,26 +45,25 @@ def _devices(count: int, request: GpuRequest) -> str:
 def alternative(request: GpuRequest, makes: Makes) -> GpuRequest | None:
     """Find the largest smaller request that these free devices would serve.
 
-    Fewer of the same size, or as many as possible (not more than asked for) of a smaller one;
-    the largest is the one of the most GPU equivalents, then the one of more devices. If the
-    model that was asked for leaves nothing, the same size of another model.
+    Fewer of the same size if there are any. Otherwise the smaller size that gives the most GPU
+    equivalents, with as many as there are and not more than asked for. If the model that was
+    asked for leaves nothing, the same size of another model.
     """
-    same = [make for make in makes if suffices(make[0], request)]
-    found = []
-    if same:
-        fewer = sum(len(make) for make in same)
-        weight = min(make[0].weight for make in same)
-        found.append((fewer * weight, fewer, replace(request, count=fewer)))
-    for make in makes:
-        smaller = like(make[0], request)
-        if is_smaller(make[0], request) and suffices(make[0], smaller):
-            serving = sum(len(other) for other in makes if suffices(other[0], smaller))
-            count = min(request.count, serving)
-            found.append((count * make[0].weight, count, replace(smaller, count=count)))
-    if found:
-        return max(found, key=lambda one: one[:2])[2]
-    if request.model:
-        other = replace(request, model="")
-        if sum(len(make) for make in makes if suffices(make[0], other)) >= request.count:
-            return other
-    return None
+    if fewer := _serving(request, makes):
+        return replace(request, count=fewer)
+    best, most = None, (0.0, 0)
+    for device in (make[0] for make in makes):
+        smaller = like(device, request)
+        if is_smaller(device, request) and suffices(device, smaller):
+            count = min(request.count, _serving(smaller, makes))
+            if (count * device.weight, count) > most:
+                best, most = replace(smaller, count=count), (count * device.weight, count)
+    other = replace(request, model="")
+    if not best and request.model and _serving(other, makes) >= request.count:
+        return other
+    return best
+
+
+def _serving(request: GpuRequest, makes: Makes) -> int:
+    """Count the free devices that are enough."""
+    return sum(len(make) for make in makes if suffices(make[0], request))
