@@ -155,7 +155,7 @@ class Grants:
             snapshot, own = await self._snapshots.take()
             if await self._bury_leftovers(own):
                 snapshot, own = await self._snapshots.take()
-            self._demand.saw(request, asyncio.get_running_loop().time())
+            self._demand.saw(request)
             devices, reason = await self._choose(request, applicant, snapshot, own)
             backend = await self._backend_or_refuse(snapshot.inventory)
             held.write(pending)
