@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Sets up what the tests need, and runs them.
 #
-#   ./test.sh              everything that belongs to a change: unit, docker, browser
+#   ./test.sh              everything that belongs to a change: unit, docker, gpu, browser
 #   ./test.sh unit         style, types, and what needs no engine
 #   ./test.sh docker       with a real engine
+#   ./test.sh gpu          with an engine of its own and what stands in for GPUs
 #   ./test.sh browser      in Chromium
 #   ./test.sh long         soaks, beside all of the above
 #   ./test.sh docker -k X  more words go to pytest
@@ -16,10 +17,10 @@ cd "$REPO"
 part="${1:-all}"
 [[ $# -eq 0 ]] || shift
 case "$part" in
-all) parts=(unit docker browser) ;;
-long) parts=(unit docker browser long) ;;
-unit | docker | browser) parts=("$part") ;;
-*) die "There is no part '$part': unit, docker, browser, long, or nothing for all but long." ;;
+all) parts=(unit docker gpu browser) ;;
+long) parts=(unit docker gpu browser long) ;;
+unit | docker | gpu | browser) parts=("$part") ;;
+*) die "There is no part '$part': unit, docker, gpu, browser, long, or nothing for all but long." ;;
 esac
 
 needs() { [[ " ${parts[*]} " == *" $1 "* ]]; }
@@ -27,7 +28,10 @@ needs() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 # Prints "package<TAB>why" for each package that only the tests need.
 missing_test_packages() {
     have git || printf 'git\tthe tests set a git identity\n'
-    if needs docker || needs browser; then
+    if needs gpu; then
+        have ip || printf 'iproute2\ta network for the tests alone\n'
+    fi
+    if needs docker || needs gpu || needs browser; then
         have debootstrap || printf 'debootstrap\tmakes the test images\n'
     fi
     if needs browser; then
@@ -51,7 +55,7 @@ $missing"
             --require-hashes --only-binary :all: -r requirements-test.lock
         sha256sum requirements.lock requirements-test.lock >"$stamp"
     fi
-    if needs docker || needs browser; then
+    if needs docker || needs gpu || needs browser; then
         proxy_is_ready || install_proxy
         start_engine "${TMPDIR:-/tmp}/ds01-test-dockerd.log"
     fi
@@ -68,6 +72,17 @@ timed() {
 }
 
 pytest() { "$VENV/bin/python" -m pytest --durations=10 "$@"; }
+
+# The engine of these tests borrows what the machine's own has built.
+build_to_lend() {
+    "$VENV/bin/ds01" images build
+    "$VENV/bin/ds01" runtime build
+}
+
+# Two engines in one network take each other's rules away.
+pytest_in_namespace() {
+    scripts/in_namespace.sh "$VENV/bin/python" -m pytest --durations=10 "$@"
+}
 
 style() {
     "$VENV/bin/ruff" check .
@@ -86,7 +101,14 @@ for part in "${parts[@]}"; do
         timed "unit tests" pytest tests/unit "$@"
         ;;
     docker) timed "docker tests" pytest tests/docker -m "not long" "$@" ;;
+    gpu)
+        timed "images and runtime to lend" build_to_lend
+        timed "gpu tests" pytest_in_namespace tests/gpu -m "not long" "$@"
+        ;;
     browser) timed "browser tests" pytest tests/browser -m "not long" "$@" ;;
-    long) timed "long tests" pytest tests -m long "$@" ;;
+    long)
+        timed "long tests" pytest tests --ignore tests/gpu -m long "$@"
+        timed "long gpu tests" pytest_in_namespace tests/gpu -m long "$@"
+        ;;
     esac
 done

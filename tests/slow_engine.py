@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 import socketserver
 import threading
 from pathlib import Path
 
-ENGINE = "/var/run/docker.sock"
+
+def _engine() -> str:
+    """Return the socket of the engine that these tests are for."""
+    return os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 
 
 class SlowEngine:
@@ -81,7 +85,7 @@ class SlowEngine:
         may_answer.set()
         self._clients.add(client)
         with socket.socket(socket.AF_UNIX) as engine:
-            engine.connect(ENGINE)
+            engine.connect(_engine())
             back = threading.Thread(target=_pass_back, args=(engine, client, may_answer))
             back.start()
             try:
