@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +52,11 @@ def free_port() -> int:
 class Hub:
     """One deployment: the real configuration with its own data, network and ports."""
 
-    def __init__(self, data: Path, name: str) -> None:
+    def __init__(
+        self, data: Path, name: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.data = data
+        self.environment = dict(environment or {})
         self.docker = docker.APIClient(version="auto")
         self.port, self.hub_port, self.proxy_api_port = (free_port() for _ in range(3))
         # Several test runs may share a machine.
@@ -100,6 +103,7 @@ class Hub:
         """Start the Hub and wait until it serves."""
         environment = {
             **os.environ,
+            **self.environment,
             "DS01_DATA": str(self.data),
             "DS01_IP": "127.0.0.1",
             "DS01_PORT": str(self.port),
@@ -245,7 +249,17 @@ class User:
         """Stop a server, also one that starts, and wait until it is gone."""
         answer = self.hub.api("DELETE", self._path(project), self.token)
         assert answer.status_code in (202, 204), answer.text
-        eventually(lambda: not self._active(project), f"{project} has stopped")
+        eventually(lambda: not self.is_active(project), f"{project} has stopped")
+
+    def stop_in_any_state(self, project: str = "default") -> None:
+        """Stop a server that runs, starts, or has just ended by itself, until it is gone."""
+
+        def is_gone() -> bool:
+            if self.is_active(project):
+                self.hub.api("DELETE", self._path(project), self.token)
+            return not self.is_active(project)
+
+        eventually(is_gone, f"{project} of {self.name} is gone", 120)
 
     def stop_in_background(self, project: str = "default") -> Future[None]:
         """Stop a server without waiting for its end."""
@@ -255,7 +269,8 @@ class User:
         """Watch the start of the unnamed server, as the page with the progress does."""
         return Viewer(self)
 
-    def _active(self, project: str) -> bool:
+    def is_active(self, project: str = "default") -> bool:
+        """Tell whether a server runs, starts or stops."""
         model = self.model(project)
         return bool(model and (model["ready"] or model["pending"]))
 

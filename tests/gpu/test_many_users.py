@@ -1,0 +1,53 @@
+"""Many people ask for few devices."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from ..hub import eventually
+from .watch import Watch, attached, held
+
+USERS = 200
+
+
+def test_of_200_users_who_ask_at_once_for_12_devices_12_get_one_and_188_a_clear_answer(
+    make_gpu_hub,
+):
+    hub = make_gpu_hub("a100-80gb:6,mig=7x1g.10gb@5")
+    # The answer is the start's result, however long a start takes on a slow machine.
+    hub.configure("c.JupyterHub.tornado_settings = {'slow_spawn_timeout': 240}\n")
+    hub.start()
+    with ThreadPoolExecutor(16) as pool:
+        users = list(pool.map(hub.user, (f"student{n}" for n in range(USERS))))
+
+    with Watch() as watch, ThreadPoolExecutor(USERS) as pool:
+        sizes = ["full" if n % 2 else "1g.10gb" for n in range(USERS)]
+        asked = [pool.submit(user.ask, gpu=size) for user, size in zip(users, sizes, strict=True)]
+        answers = [future.result() for future in asked]
+
+    assert Counter(answer.status_code for answer in answers) == {201: 12, 409: 188}
+    for answer, size in zip(answers, sizes, strict=True):
+        if answer.status_code == 409:
+            assert "free" in answer.json()["message"], answer.text
+            assert ("whole" if size == "full" else size) in answer.json()["message"], answer.text
+    holders = held(hub.docker)
+    assert len(holders) == 12
+    assert watch.most == 12
+    for uuid, (container,) in holders.items():
+        assert attached(hub.docker, container) == {uuid}
+    assert len(hub.containers()) == 12
+
+
+def test_a_device_that_is_given_back_goes_to_the_next(make_gpu_hub):
+    hub = make_gpu_hub("a100-80gb:1")
+    hub.start()
+    first, second = hub.user("first"), hub.user("second")
+    first.start(gpu="full")
+    refused = second.ask(gpu="full")
+
+    assert refused.status_code == 409
+    assert second.container() is None
+
+    first.stop()
+    second.start(gpu="full")
+    assert [len(names) for names in held(hub.docker).values()] == [1]
+    eventually(lambda: first.container() is None, "the first one's container is gone")
