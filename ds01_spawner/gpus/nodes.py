@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
+from .. import pretend
 from .devices import Device
 
 #: Where the driver says which nodes belong to which MIG device.
@@ -16,8 +16,8 @@ _MINOR = re.compile(r"^DeviceFileMinor:\s*(\d+)\s*$", re.MULTILINE)
 
 def capabilities_here() -> Path:
     """Return the driver's directory with the numbers of the MIG nodes; a pretended driver's own."""
-    pretended = os.environ.get("DS01_PRETEND_GPUS")
-    return Path(pretended) / "capabilities" if pretended else CAPABILITIES
+    pretended = pretend.directory()
+    return pretended / pretend.CAPABILITIES if pretended else CAPABILITIES
 
 
 def gpu_node(minor: int) -> str:
