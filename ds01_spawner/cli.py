@@ -21,6 +21,7 @@ from .certificates import ca_bundle
 from .columns import aligned
 from .gpus import report
 from .gpus.nodes import capabilities_here
+from .gpus.nvml import Nvml
 from .gpus.snapshot import take_now
 from .images import bases
 from .images.catalogue import CatalogueError
@@ -309,10 +310,8 @@ def _engine() -> docker.DockerClient:
     return client
 
 
-def _nvml(data: Path) -> Any:
+def _nvml(data: Path) -> Nvml:
     """Return what reads the GPUs, with the errors that a Hub has seen on them."""
-    from .gpus.nvml import Nvml
-
     file = data / "ds01.sqlite"
     return Nvml(Store(file).gpu_faults) if file.exists() else Nvml()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from .claims import Claims, Runtimes
-from .devices import Device, Holder, Inventory
+from .devices import Device, Holder, Inventory, State
 from .notation import Names, Unresolved
 
 #: Of a container that is not ours, these states mean that it has ended and will not come back by
@@ -178,7 +178,10 @@ def occupancy(
         _hold_by_process(books, process, by_id, has)
     for uuid, reason in (unasked or {}).items():
         books.hold(uuid, Holder(detail=f"unknown processes: {reason}"))
-        books.warnings.add(f"NVML does not tell the processes on {uuid}, so it is taken: {reason}")
+        device = inventory.get(uuid)
+        if device is None or device.state is State.OK:
+            # What is broken is known to be, and says so itself.
+            books.warnings.add(f"NVML does not tell the processes on {uuid}: {reason}")
     return books.holders(), tuple(sorted(books.warnings))
 
 

@@ -59,8 +59,8 @@ def _rows(
         share = utilisation.get(device.uuid)
         row = (
             f"{device.index} {device.profile}".rstrip(),
-            shortened(device.model, model),
-            format_bytes(device.memory_bytes),
+            shortened(device.model, model) or "-",
+            format_bytes(device.memory_bytes) if device.memory_bytes else "-",
             f"{device.weight:.2f}",
             device.state.value,
             _holders(holders, holder),

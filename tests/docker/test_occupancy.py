@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import secrets
 import subprocess
+import sys
 
 import pytest
 
 from ds01_spawner.gpus.devices import Device, GpuProcess, Inventory, Reading, State
 from ds01_spawner.gpus.snapshot import Snapshots
 from ds01_spawner.names import container_name
+from ds01_spawner.pretend.machine import Machine as PretendedMachine
 from tests.hub import eventually
 
 IMAGE = "ds01/debian:12"
@@ -169,3 +173,28 @@ def test_a_process_of_the_machine_holds_until_it_ends(machine):
         process.wait()
 
     assert f"process {process.pid} (sleep)" in [h.detail for h in holders[SPARE.uuid]]
+
+
+def test_the_command_shows_who_holds_what_nvml_lists(machine, tmp_path):
+    pretended = PretendedMachine(tmp_path / "gpus", "a100-80gb:2,mig=2x3g.40gb@1")
+    first, second = pretended.mig(1)
+    name = f"job-{secrets.token_hex(4)}"
+    job = machine.docker("create", "--name", name, "--gpus", f"device={first}")
+    process = subprocess.Popen(["sleep", "600"])
+    pretended.add_process(pretended.gpu(0), process.pid)
+    try:
+        line = [sys.executable, "-m", "ds01_spawner.cli", "gpus", "--json", "--data", tmp_path]
+        environment = {**os.environ, **pretended.environment()}
+        shown = subprocess.run(line, env=environment, check=True, capture_output=True, text=True)
+    finally:
+        process.kill()
+        process.wait()
+
+    objects = {entry["uuid"]: entry for entry in json.loads(shown.stdout)}
+    assert list(objects) == list(pretended.uuids)
+    assert objects[first]["holder"]["container"] == name
+    assert objects[first]["held_since"] <= machine.engine.inspect_container(job)["Created"]
+    assert objects[first]["profile"] == "3g.40gb"
+    assert objects[second]["holder"] is None
+    assert objects[pretended.gpu(1)]["state"] == "partitioned"
+    assert objects[pretended.gpu(0)]["holder"]["detail"] == f"process {process.pid} (sleep)"
