@@ -46,14 +46,15 @@ PROFILES = {
 HALVES = ("4g.40gb", "3g.40gb")
 THIRDS = ("3g.40gb", "2g.20gb", "2g.20gb")
 MIXED = ("4g.40gb", "2g.20gb", "1g.10gb")
-SMALL = ("2g.20gb", "2g.20gb", "2g.20gb", "1g.10gb")
 ONES = ("1g.10gb",) * 7
 WHOLE = ()
 
+#: From mostly whole to mostly partitioned, so that now large devices are scarce and now small
+#: ones; the partitioned GPUs behind the whole ones, and once in between.
 PARTITIONINGS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "2 of 8 partitioned": (*[WHOLE] * 6, HALVES, THIRDS),
-    "3 of 8 partitioned": (*[WHOLE] * 5, HALVES, THIRDS, SMALL),
+    "3 of 8 partitioned": (*[WHOLE] * 5, HALVES, THIRDS, ONES),
     "every other partitioned": (WHOLE, HALVES, WHOLE, THIRDS, WHOLE, MIXED, WHOLE, ONES),
+    "5 of 8 partitioned": (*[WHOLE] * 3, HALVES, HALVES, THIRDS, MIXED, ONES),
     "6 of 8 partitioned": (*[WHOLE] * 2, HALVES, HALVES, THIRDS, THIRDS, MIXED, ONES),
 }
 

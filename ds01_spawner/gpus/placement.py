@@ -159,16 +159,18 @@ def _least_connected(
 ) -> tuple[Device, str]:
     """Choose one GPU: the one that the fewest NVLink connections to free GPUs are cut with."""
     near = links.neighbours((device for device in free if not device.parent), inventory.links)
-    cut, *_, best = min(
-        (sum(near[gpu.uuid].values()), make.loss, make.size, place, gpu)
-        for make in makes
-        for place, gpu in enumerate(make.devices)
-    )
+    make_of = {gpu.uuid: make for make in makes for gpu in make.devices}
+
+    def badness(gpu: Device) -> tuple[int, float, tuple[bool, float, int]]:
+        make = make_of[gpu.uuid]
+        return sum(near[gpu.uuid].values()), make.loss, make.size
+
+    best = min((device for device in free if device.uuid in make_of), key=badness)
     if not any(near.values()):
         return best, "a free GPU"
     return best, (
         "of the free GPUs the one with the fewest NVLink connections to others"
-        if cut
+        if near[best.uuid]
         else "a free GPU with no NVLink connection to another free one"
     )
 

@@ -8,11 +8,12 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ds01_spawner.gpus.placement import GpuRequest
+from ds01_spawner.gpus.placement import GpuRequest, choose, parse_request
 
 FILE = Path(__file__).parents[2] / "bench" / "placement.py"
 HEADER = (
@@ -167,3 +168,28 @@ def test_our_choice_grants_more_than_the_first_or_any_that_are_enough(seed, load
     assert granted["ours"] >= 1.06 * granted["lowest-index"]
     assert granted["ours"] >= 1.02 * granted["random"]
     assert gpu_seconds["ours"] >= max(gpu_seconds.values())
+
+
+def test_remembered_demand_keeps_a_model_for_those_who_ask_for_it():
+    chance = random.Random(3)
+    inventory = bench.build([bench.WHOLE] * 8)
+    devices = [
+        replace(device, model="H100-SXM5-80GB") if device.index in "4567" else device
+        for device in inventory.devices
+    ]
+    inventory = replace(inventory, devices=tuple(devices))
+    sizes = [parse_request(text) for text in ("full", "full@A100", "full@H100")]
+    clock, tasks = 0.0, []
+    for _ in range(2000):
+        clock += chance.expovariate(5.6 / 3600)
+        seconds = chance.expovariate(1 / 3600)
+        tasks.append(bench.Task(clock, chance.choices(sizes, (5, 4, 1))[0], seconds))
+
+    def without_demand(request, free, inventory):
+        return choose(request, free, inventory).devices
+
+    granted = [
+        bench.replay(tasks, inventory, policy, bench.Result("", "")).granted
+        for policy in (bench.ours(), without_demand)
+    ]
+    assert granted[0] > 1.03 * granted[1]

@@ -34,6 +34,7 @@ A100 = "A100-SXM4-80GB"
 H100 = "H100 80GB HBM3"
 #: Model -> memory in MiB and slices that it can be cut into.
 MODELS = {A100: (81920, 7), H100: (81559, 7), "T4": (15360, 1), "A100-PCIE-40GB": (40960, 7)}
+MODELS["A800-SXM4-80GB"] = MODELS[A100]
 
 
 def gpu(number: int, model: str = A100, state: State = State.OK) -> Device:
@@ -191,6 +192,13 @@ def test_of_two_models_the_smaller_is_taken_if_any_will_do():
     devices = [gpu(0), gpu(1, "A100-PCIE-40GB")]
     assert indexes(asked("full", 1, devices)) == "1"
     assert indexes(asked("full@80gb", 1, devices)) == "0"
+
+
+def test_of_devices_that_differ_in_nothing_that_counts_the_first_is_taken():
+    devices = [gpu(0), gpu(1, "A800-SXM4-80GB"), gpu(2)]
+    assert indexes(asked("full", 1, devices)) == "0"
+    assert indexes(asked("full", 1, devices, taken="0")) == "1"
+    assert indexes(asked("full", 1, list(reversed(devices)))) == "2"
 
 
 # -- several devices --------------------------------------------------------------------
