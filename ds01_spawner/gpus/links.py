@@ -7,6 +7,7 @@ from itertools import combinations
 from math import comb
 
 from .devices import Device
+from .request import sold_gb
 
 #: Up to here every set is looked at (8 GPUs have at most 70 of a size), which takes a
 #: millisecond. More GPUs are collected one by one, each time the best connected next.
@@ -63,7 +64,7 @@ def _badness(
                 cut += count
     models = len({gpu.model for gpu in chosen})
     loss = sum(lost[gpu.uuid] for gpu in chosen)
-    return models, -inside, cut, loss, sum(gpu.memory_bytes for gpu in chosen)
+    return models, -inside, cut, loss, sum(sold_gb(gpu) for gpu in chosen)
 
 
 def _starts(gpus: Sequence[Device], count: int, near: Neighbours) -> list[int]:

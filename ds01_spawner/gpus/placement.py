@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from . import links, refusal
 from .demand import RecentDemand, losses
 from .devices import Device, Inventory, State
-from .request import FULL, GpuRequest, parse_request, suffices
+from .request import FULL, GpuRequest, parse_request, sold_gb, suffices
 
 __all__ = ["FULL", "Choice", "GpuRequest", "RecentDemand", "choose", "parse_request"]
 
@@ -93,7 +93,11 @@ class _Make:
     @property
     def size(self) -> tuple[bool, float, int]:
         device = self.devices[0]
-        return self.is_gpu, device.weight, device.memory_bytes
+        return self.is_gpu, device.weight, sold_gb(device)
+
+    @property
+    def cost(self) -> tuple[float, tuple[bool, float, int]]:
+        return self.loss, self.size
 
     def without(self, uuid: str) -> _Make:
         return _Make([device for device in self.devices if device.uuid != uuid], self.loss)
@@ -141,11 +145,12 @@ def _one_by_one(
     chosen: list[Device] = []
     reasons: list[str] = []
     while len(chosen) < request.count:
-        best = min(makes, key=lambda make: (make.loss, make.size))
+        best = min(makes, key=lambda make: make.cost)
         if best.is_gpu:
             device, why = _least_connected([make for make in makes if make.is_gpu], free, inventory)
         else:
-            device = _on_fullest_gpu(best.devices, free)
+            alike = [make for make in makes if make.cost == best.cost]
+            device = _on_fullest_gpu(alike, free)
             why = _why_this_size(request, best, smallest)
         chosen.append(device)
         reasons.append(f"{_name(device)}: {why}.")
@@ -161,11 +166,10 @@ def _least_connected(
     near = links.neighbours((device for device in free if not device.parent), inventory.links)
     make_of = {gpu.uuid: make for make in makes for gpu in make.devices}
 
-    def badness(gpu: Device) -> tuple[int, float, tuple[bool, float, int]]:
-        make = make_of[gpu.uuid]
-        return sum(near[gpu.uuid].values()), make.loss, make.size
-
-    best = min((device for device in free if device.uuid in make_of), key=badness)
+    best = min(
+        (device for device in free if device.uuid in make_of),
+        key=lambda gpu: (sum(near[gpu.uuid].values()), make_of[gpu.uuid].cost),
+    )
     if not any(near.values()):
         return best, "a free GPU"
     return best, (
@@ -175,11 +179,12 @@ def _least_connected(
     )
 
 
-def _on_fullest_gpu(devices: Sequence[Device], free: Iterable[Device]) -> Device:
+def _on_fullest_gpu(makes: Sequence[_Make], free: Iterable[Device]) -> Device:
     """Choose the MIG device on the GPU that has the fewest compute slices left free."""
     left = Counter[str]()
     for device in free:
         left[device.parent] += device.slices
+    devices = (device for make in makes for device in make.devices)
     return min(devices, key=lambda device: left[device.parent])
 
 

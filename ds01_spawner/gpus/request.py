@@ -119,8 +119,7 @@ def suffices(device: Device, request: GpuRequest) -> bool:
 def like(device: Device, request: GpuRequest) -> GpuRequest:
     """Ask for what this device is, in the words of another request (count, model, kind)."""
     if request.memory_bytes and not request.profile:
-        gb = _named_gb(device) or device.memory_bytes // _GB
-        return replace(request, memory_bytes=gb * _GB)
+        return replace(request, memory_bytes=sold_gb(device) * _GB)
     if device.parent:
         return GpuRequest(request.count, profile=device.profile, model=request.model)
     return GpuRequest(request.count, whole=True, model=request.model)
@@ -154,8 +153,13 @@ def _has_profile(device: Device, profile: str) -> bool:
     return has[0] >= slices and has[1] >= memory_gb and (not extras or has[2] == extras)
 
 
+def sold_gb(device: Device) -> int:
+    """Memory as a device is sold with, in GB: what drivers report differs among equal ones."""
+    return _named_gb(device) or device.memory_bytes // _GB
+
+
 def _memory_bytes(device: Device) -> int:
-    """Memory as it is sold: some MIG devices have less than their profile's name says."""
+    """Return the larger of what is reported and what the name says."""
     return max(device.memory_bytes, _named_gb(device) * _GB)
 
 
@@ -164,7 +168,12 @@ def _named_gb(device: Device) -> int:
     if device.parent:
         numbers = _numbers(device.profile)
         return numbers[1] if numbers else 0
-    named = _SOLD_WITH.search(device.model)
+    return _gb_of_model(device.model)
+
+
+@lru_cache(maxsize=1024)
+def _gb_of_model(model: str) -> int:
+    named = _SOLD_WITH.search(model)
     return int(named[1]) if named else 0
 
 

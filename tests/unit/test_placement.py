@@ -194,6 +194,17 @@ def test_of_two_models_the_smaller_is_taken_if_any_will_do():
     assert indexes(asked("full@80gb", 1, devices)) == "0"
 
 
+def test_what_the_driver_keeps_of_the_memory_makes_no_gpu_the_smaller_one():
+    assert indexes(asked("full", 1, [gpu(0), gpu(1, H100)])) == "0"
+
+
+def test_mig_devices_of_two_models_count_as_alike_if_nobody_asks_for_a_model():
+    devices = [*cut(0, *LAYOUTS[1]), *cut(1, *LAYOUTS[1], model=H100)]
+    assert indexes(asked("2g.20gb", 1, devices, taken="1:0")) == "1:1"
+    demand = lately(("2g.20gb@H100", 20))
+    assert indexes(asked("2g.20gb", 1, devices, taken="1:0", demand=demand)) == "0:1"
+
+
 def test_of_devices_that_differ_in_nothing_that_counts_the_first_is_taken():
     devices = [gpu(0), gpu(1, "A800-SXM4-80GB"), gpu(2)]
     assert indexes(asked("full", 1, devices)) == "0"
