@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +202,8 @@ class Grants:
         if too_much:
             raise Refused(too_much, reason="quota", status_code=403)
         may_have = quota.allowed(request, snapshot.free, limits, used)
-        choice = choose(request, may_have, inventory, self._demand)
+        theirs = replace(inventory, devices=quota.of_kind(request, inventory.devices, limits))
+        choice = choose(request, may_have, theirs, self._demand)
         if choice.devices:
             return choice.devices, choice.reason
         raise await self._nothing_free(request, snapshot, choice.reason, choice.alternative)

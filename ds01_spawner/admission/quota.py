@@ -27,9 +27,15 @@ def allowed(
     left = _left(limits, used)
     return tuple(
         device
-        for device in _of_kind(request, devices, limits)
+        for device in of_kind(request, devices, limits)
         if left is None or device.weight * request.count <= left + _ROUNDING
     )
+
+
+def of_kind(request: GpuRequest, devices: Sequence[Device], limits: Limits) -> tuple[Device, ...]:
+    """Return the devices of the kind that this user may have for a request, MIG or whole."""
+    whole = limits.full_gpu and not request.profile
+    return tuple(device for device in devices if whole or device.kind == "mig")
 
 
 def objection(request: GpuRequest, limits: Limits) -> str:
@@ -63,7 +69,7 @@ def refusal(
     """
     if len(working) < request.count:
         return ""
-    if len(_of_kind(request, working, limits)) < request.count:
+    if len(of_kind(request, working, limits)) < request.count:
         what = "you may not have one" if not limits.full_gpu else "ask for one as such"
         return f"On this server only a whole GPU is large enough for that; {what}."
     if len(allowed(request, working, limits, {})) < request.count:
@@ -79,11 +85,6 @@ def refusal(
             f"equivalents: {servers}. Stop one of them, or choose less."
         )
     return ""
-
-
-def _of_kind(request: GpuRequest, devices: Sequence[Device], limits: Limits) -> tuple[Device, ...]:
-    whole = limits.full_gpu and not request.profile
-    return tuple(device for device in devices if whole or device.kind == "mig")
 
 
 def _capital(text: str) -> str:

@@ -12,34 +12,48 @@ Makes = Sequence[Sequence[Device]]
 
 
 def reason(request: GpuRequest, free: Collection[Device], inventory: Inventory) -> str:
-    """Say in a sentence what is missing: the size, devices that work, or free ones."""
+    """Say in a sentence what is missing: the size, devices that work, or free ones.
+
+    Parameters
+    ----------
+    free
+        What works and is free, of the inventory.
+    inventory
+        All that this user may have; what is not free of it is in use.
+    """
     if inventory.problem:
         return f"No GPU can be given out now: {inventory.problem.rstrip('.')}."
     if not inventory.devices:
         return "This server has no GPU."
+    one = replace(request, count=1)
     enough = [device for device in inventory.devices if suffices(device, request)]
     there = [device for device in enough if device.state is not State.PARTITIONED]
-    working = sum(device.state is State.OK for device in there)
+    broken = sum(device.state is not State.OK for device in there)
     available = sum(suffices(device, request) for device in free)
-    if not there and enough:
-        return f"No GPU of this server is given out whole that is enough for {request}."
-    if len(there) < request.count:
-        return f"This server has {_devices(len(there), request)}."
+    if enough and not there:
+        return f"Every GPU of this server that is enough for {one} is partitioned."
+    if not there:
+        return f"This server has nothing that is enough for {one}."
+    working = len(there) - broken
     if working < request.count:
-        broken = len(there) - working
-        return f"This server has {_devices(len(there), request)}, {broken} of them out of order."
-    if not available:
-        return f"All devices that are enough for {request} are in use or not open to you."
-    return (
-        f"{available} of the {working} devices that are enough for {request} "
-        f"{'is' if available == 1 else 'are'} free for you now."
-    )
+        but = f", {broken} of them out of order" if broken else ""
+        return f"This server has {_devices(len(there))} enough for {one}{but}{_asked(request)}."
+    text = str(request)
+    begin = f"{text[:1].upper()}{text[1:]} {'is' if request.count == 1 else 'are'} not free"
+    if available:
+        verb = "is" if available == 1 else "are"
+        return f"{begin} at the moment: only {available} of {working} devices {verb}."
+    if working == 1:
+        return f"{begin} at the moment: the one device that would do is in use."
+    return f"{begin} at the moment: all {working} devices that would do are in use."
 
 
-def _devices(count: int, request: GpuRequest) -> str:
-    if not count:
-        return f"nothing that is enough for {request}"
-    return f"{count} device{'s' * (count > 1)} that would do for {request}"
+def _devices(count: int) -> str:
+    return f"{count} device{'s' * (count > 1)}"
+
+
+def _asked(request: GpuRequest) -> str:
+    return f"; {request.count} were asked for" if request.count > 1 else ""
 
 
 def alternative(request: GpuRequest, makes: Makes) -> GpuRequest | None:
