@@ -91,3 +91,4 @@ if (data / "site_config.py").exists():
 # -- Before anybody is served ----------------------------------------------------------------
 startup.check(c)
 startup.recover(c)
+startup.watch_gpus(c)

@@ -218,9 +218,16 @@ def network_remove(args: argparse.Namespace) -> int:
         help="a container that only watches GPUs, as in the setting gpu_watchers",
     ),
     argument("--json", action="store_true", help="print a list of objects"),
+    argument(
+        "--recovered",
+        metavar="UUID",
+        help="give a device out again that reported an Xid and is repaired",
+    ),
 )
 def gpus(args: argparse.Namespace) -> int:
     """list the GPUs, and who holds them; ends with status 1 if they cannot be read"""
+    if args.recovered:
+        return _forget_fault(args.data, args.recovered)
     nvml = _nvml(args.data)
     hub_id = args.data / "hub-id"
     snapshot = take_now(
@@ -243,6 +250,14 @@ def gpus(args: argparse.Namespace) -> int:
         _list(report.remarks(snapshot))
     if inventory.problem:
         raise Failure(inventory.problem)
+    return 0
+
+
+def _forget_fault(data: Path, uuid: str) -> int:
+    file = data / "ds01.sqlite"
+    if not file.exists() or not Store(file).forget_gpu_fault(uuid):
+        raise Failure(f"{uuid} has reported no Xid since the machine started.")
+    _say(f"{uuid} is given out again.")
     return 0
 
 

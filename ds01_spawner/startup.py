@@ -7,6 +7,7 @@ import fnmatch
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 import docker
@@ -15,6 +16,7 @@ from traitlets.config import Config, LazyConfigValue
 
 from .containers import FORBIDDEN_ENV
 from .engine import Caller
+from .gpus.xid import XidWatch
 from .settings import DS01Settings
 
 _LOG = logging.getLogger(__name__)
@@ -58,15 +60,30 @@ def recover(config: Config) -> None:
         executor.submit(asyncio.run, _recover(config, executor)).result()
 
 
+def watch_gpus(config: Config) -> None:
+    """Keep, from now on, which devices report a critical error: they are not given to anybody."""
+    store = _settings(config).store
+
+    def keep(uuid: str, xid: int, at: datetime) -> None:
+        _LOG.error("%s reports the critical error Xid %s; it is not given to anybody", uuid, xid)
+        store.add_gpu_fault(uuid, xid, at)
+
+    XidWatch(keep).start()
+
+
 async def _recover(config: Config, executor: Executor) -> None:
     client = docker.APIClient(version="auto", **kwargs_from_env())
-    settings = DS01Settings(config=Config(DS01Settings=config.DS01Spawner))
     try:
-        await settings.make_grants(Caller(client, executor)).recover()
+        await _settings(config).make_grants(Caller(client, executor)).recover()
     except Exception:  # noqa: BLE001
         _LOG.exception("What an earlier Hub has left could not be put in order yet")
     finally:
         client.close()
+
+
+def _settings(config: Config) -> DS01Settings:
+    """Return the spawner's settings, without a spawner."""
+    return DS01Settings(config=Config(DS01Settings=config.DS01Spawner))
 
 
 def _contradictions(config: Config) -> Iterator[str]:

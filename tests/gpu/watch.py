@@ -27,10 +27,10 @@ def attached(client: docker.APIClient, container: str) -> set[str]:
 
 
 class Watch:
-    """Looks again and again, from entering to leaving, and fails then if it ever saw a device twice."""
+    """Looks again and again until it is left, and fails then if it ever saw a device twice."""
 
     def __init__(self) -> None:
-        self._client = docker.APIClient(version="auto")
+        self._client = docker.from_env().api
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look)
         self.twice: dict[str, list[str]] = {}
