@@ -57,7 +57,7 @@ class Hub:
     ) -> None:
         self.data = data
         self.environment = dict(environment or {})
-        self.docker = docker.APIClient(version="auto")
+        self.docker = docker.from_env().api
         self.port, self.hub_port, self.proxy_api_port = (free_port() for _ in range(3))
         # Several test runs may share a machine.
         self.network_name = f"ds01-{name}-{self.port}"
