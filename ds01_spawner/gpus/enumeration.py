@@ -24,6 +24,8 @@ from .health import (
     worst,
 )
 
+_NOTHING_MADE = "MIG mode is on, and no MIG device has been made: see 'nvidia-smi mig'"
+
 
 class _MigMode(Enum):
     NONE = "this kind of GPU has no MIG"
@@ -100,6 +102,8 @@ class Enumerator:
                 part.troubles.append(Trouble(State.UNHEALTHY, faults[part.device.uuid]))
         is_cut = mode is _MigMode.ON or bool(parts)
         whole = _finish(gpu, State.PARTITIONED if is_cut else State.OK)
+        if is_cut and not parts and not whole.device.detail:
+            whole = replace(whole, device=replace(whole.device, detail=_NOTHING_MADE))
         return [whole, *(_finish(part, State.OK) for part in parts)]
 
     def _describe_gpu(self, gpu: _Draft, mode: _MigMode, known: tuple[Device, ...]) -> None:

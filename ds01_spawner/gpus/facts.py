@@ -120,6 +120,7 @@ def _compose_profile(slices: int, of_instance: int, memory_bytes: int, of_gpu: i
     """Name a profile as NVIDIA does, with the memory slices' share of the whole memory in GB."""
     gib = 2**30
     eighths = -(-memory_bytes * _EIGHTHS // of_gpu) if of_gpu else 0
-    gigabytes = round(-(-of_gpu // gib) * eighths / _EIGHTHS) or round(memory_bytes / gib)
+    # A half is rounded up: 71 of 141.
+    gigabytes = int(-(-of_gpu // gib) * eighths / _EIGHTHS + 0.5) or round(memory_bytes / gib)
     part = f"{slices}c." if slices < of_instance else ""
     return f"{part}{of_instance or slices}g.{gigabytes}gb"

@@ -80,14 +80,15 @@ def describe(error: pynvml.NVMLError) -> str:
 def _missing_library(module: Path) -> str:
     """Tell a machine without the library from one where it is broken or was forgotten."""
     pretended = pretend.directory()
-    name = str(pretended / pretend.LIBRARY) if pretended else _NAME
     try:
-        ctypes.CDLL(name)
+        ctypes.CDLL(str(pretended / pretend.LIBRARY) if pretended else _NAME)
     except OSError as error:
         if pretended or "No such file" not in str(error):
             return (
                 f"NVIDIA's library cannot be loaded: {error}. Install the driver's packages anew."
             )
+    else:
+        return "NVIDIA's library was missing a moment ago, and is there now."
     if module.exists():
         return (
             f"NVIDIA's kernel module is loaded and its library {_NAME} is not installed: install "

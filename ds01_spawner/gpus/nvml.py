@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from .health import trouble_of_error
 from .nvlink import read_links
 from .running import processes_on
 from .utilisation import Meter
+
+log = logging.getLogger(__name__)
 
 #: Seconds for which the NVLinks of the same GPUs are taken to be the same: a link that goes down
 #: makes a choice less good and never wrong, and there are many to ask.
@@ -48,15 +51,15 @@ class Nvml:
         """Return all devices, their states, and the processes on them."""
         with self._lock:
             try:
-                return self._read()
-            except pynvml.NVMLError:
-                # The driver was reloaded, or somebody else in this process let go of the library.
-                self.close()
-            try:
-                return self._read()
+                return self._read_patiently()
             except pynvml.NVMLError as error:
                 self.close()
                 return Reading(Inventory(problem=library.problem(error)))
+            except Exception as error:
+                # Whatever it is, it must not look like a machine on which everything is free.
+                log.exception("The GPUs could not be read")
+                self.close()
+                return Reading(Inventory(problem=f"The GPUs could not be read: {error!r}"))
 
     def utilisation(self) -> Mapping[str, float]:
         """Return UUID -> share of the time in which a device was busy lately, from 0 to 1.
@@ -65,11 +68,11 @@ class Nvml:
         """
         with self._lock:
             try:
-                found = self._enumerate()
+                return self._meter.read(self._enumerate())
             except pynvml.NVMLError:
+                # The next reading says why.
                 self.close()
                 return {}
-            return self._meter.read(found)
 
     def close(self) -> None:
         """Let go of the driver's library, as its admin needs it to reset a GPU; a call opens it."""
@@ -85,6 +88,15 @@ class Nvml:
         self._enumerator = Enumerator()
         self._meter = Meter()
         self._links: tuple[tuple[str, ...], float, Mapping[frozenset[str], int]] | None = None
+
+    def _read_patiently(self) -> Reading:
+        if self._open:
+            try:
+                return self._read()
+            except pynvml.NVMLError:
+                # The driver was reloaded, or somebody else in this process let go of the library.
+                self.close()
+        return self._read()
 
     def _read(self) -> Reading:
         found = self._enumerate()

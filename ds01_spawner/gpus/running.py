@@ -31,10 +31,11 @@ def processes_on(uuid: str, handle: Any) -> list[GpuProcess]:
     return [GpuProcess(pid, uuid, memory[pid]) for pid in sorted(memory)]
 
 
+# By their versions: the names without one turn a missing function into another kind of exception.
 _LISTS = (
-    pynvml.nvmlDeviceGetComputeRunningProcesses,
-    pynvml.nvmlDeviceGetGraphicsRunningProcesses,
-    pynvml.nvmlDeviceGetMPSComputeRunningProcesses,
+    pynvml.nvmlDeviceGetComputeRunningProcesses_v3,
+    pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3,
+    pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3,
 )
 
 

@@ -185,15 +185,22 @@ class Machine:
         one.recovery_action = recovery_action
         self.write()
 
-    def emit_xid(self, device: str | int, xid: int) -> None:
-        """Let the driver report an Xid, of a whole GPU or of a MIG device's instances."""
+    def emit_xid(self, device: str | int, xid: int, *, of_whole_instance: bool = False) -> None:
+        """Let the driver report an Xid, of a whole GPU or of a MIG device.
+
+        Parameters
+        ----------
+        of_whole_instance
+            Report it for the MIG device's GPU instance, with all compute instances in it.
+        """
         self._events += 1
         found = self.device(device)
         if isinstance(found, Mig):
             parent = next(i for i, gpu in enumerate(self.state.gpus) if found in gpu.mig)
-            event = Event(self._events, parent, xid, found.instance, found.compute_instance)
+            compute_instance = NO_INSTANCE if of_whole_instance else found.compute_instance
+            event = Event(self._events, parent, xid, found.instance, compute_instance)
         else:
-            event = Event(self._events, self.state.gpus.index(found), xid, NO_INSTANCE)
+            event = Event(self._events, self.state.gpus.index(found), xid)
         self.state.events = [*self.state.events, event][-_MOST_EVENTS:]
         self.write()
 

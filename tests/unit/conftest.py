@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 from ds01_spawner.images.catalogue import Catalogue
 from ds01_spawner.options import Choices
 from ds01_spawner.policy import GIB, Limits
+from ds01_spawner.pretend.machine import Machine
 
 # Two busy cores are slow at times; that says nothing about the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -49,3 +50,16 @@ def limits():
 @pytest.fixture
 def choices(catalogue, limits):
     return Choices(catalogue=catalogue, limits=limits)
+
+
+@pytest.fixture
+def pretend(tmp_path, monkeypatch):
+    """Return a function that makes a machine of a spec, which this process then finds."""
+
+    def make(spec: str) -> Machine:
+        machine = Machine(tmp_path / "gpus", spec)
+        for name, value in machine.environment().items():
+            monkeypatch.setenv(name, value)
+        return machine
+
+    return make
