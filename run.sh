@@ -12,6 +12,7 @@ PORT=8000
 DATA=/var/lib/ds01
 INSTALL=yes
 STOP_SERVERS=""
+PRETENDED_GPUS=""
 HUB_DEADLINE_S=60
 HUB_PID=""
 
@@ -27,6 +28,9 @@ Servers of users run on when the Hub stops, and the next run finds them.
   --data DIR       where everything that lasts lies (/var/lib/ds01)
   --no-install     install and build nothing; end with the list of what is missing
   --stop-servers   stop the users' servers too when the Hub stops
+  --pretend-gpus SPEC
+                   show GPUs that are not there, to look around and to test; such as
+                   a100-80gb:2,mig=7x1g.10gb@1 (docs/pretended-gpus.md)
   --help           this text
 
 Exit status: 0 stopped as asked, 1 something is missing or failed, 2 wrong usage.
@@ -48,7 +52,7 @@ parse_options() {
             value="${option#*=}" option="${option%%=*}" has_value=yes
         fi
         case "$option" in
-        --port | --ip | --data)
+        --port | --ip | --data | --pretend-gpus)
             if [[ -z "$has_value" ]]; then
                 (($#)) || wrong_usage "$option needs a value."
                 value="$1"
@@ -63,6 +67,10 @@ parse_options() {
         --data) DATA="$value" ;;
         --no-install) INSTALL=no ;;
         --stop-servers) STOP_SERVERS=1 ;;
+        --pretend-gpus)
+            [[ -n "$value" ]] || wrong_usage "--pretend-gpus needs GPUs, such as a100-80gb:2."
+            PRETENDED_GPUS="$value"
+            ;;
         -h | --help) usage && exit 0 ;;
         *) wrong_usage "There is no option '$option'." ;;
         esac
@@ -81,6 +89,24 @@ check_options() {
     [[ "$DATA" != *[:$'\n']* ]] || wrong_usage "--data '$DATA': the path must not contain a colon."
     DATA="$(realpath -m -- "$DATA")"
     [[ ! -e "$DATA" || -d "$DATA" ]] || wrong_usage "--data '$DATA' is not a directory."
+    check_pretended_gpus
+}
+
+# A machine without any Python gets one first; make_pretended_gpus then says the same.
+check_pretended_gpus() {
+    [[ -n "$PRETENDED_GPUS" ]] || return 0
+    local python problem status=0
+    python="$(system_python)"
+    [[ -n "$python" ]] || return 0
+    problem="$(PYTHONPATH="$REPO" "$python" -m ds01_spawner.pretend --check -- "$PRETENDED_GPUS" 2>&1)" ||
+        status=$?
+    ((status == 0)) || wrong_usage "--pretend-gpus '$PRETENDED_GPUS': $problem"
+}
+
+# All that is missing of the system's packages for what was asked for.
+missing_here() {
+    missing_packages
+    [[ -z "$PRETENDED_GPUS" ]] || missing_compiler
 }
 
 # The runtime is built from packages for x86-64 alone.
@@ -97,7 +123,7 @@ refuse_without_root() {
         say "Error: run.sh has to run as root: it starts containers for other people and keeps them"
         say "apart with firewall rules. Ask an admin of this machine for this:"
         local missing
-        missing="$(missing_packages)"
+        missing="$(missing_here)"
         if [[ -n "$missing" ]]; then
             say "  - install the packages that are missing here; ./run.sh does it by itself:"
             say "$missing" | tr -d '?' | sed 's/^/      /'
@@ -121,7 +147,7 @@ Stop it first, or choose another place with --data."
 # One list of all that --no-install would have to do, and the end.
 list_missing() {
     local missing
-    missing="$(missing_packages)"
+    missing="$(missing_here)"
     if ! python_is_ready; then missing+=$'\n'"Python packages"$'\t'"requirements.lock, in .venv"; fi
     if ! proxy_is_ready; then missing+=$'\n'"proxy"$'\t'"configurable-http-proxy, in proxy/"; fi
     if ! engine_answers; then
@@ -138,7 +164,7 @@ $(tr -d '?' <<<"$missing" | sed 's/^/  - /')"
 
 install_missing() {
     local missing
-    missing="$(missing_packages)"
+    missing="$(missing_here)"
     [[ -z "$missing" ]] || install_packages "$missing"
     start_engine "$DATA/dockerd.log"
     if ! python_is_ready; then
@@ -239,6 +265,18 @@ stop_hub() {
     exit 0
 }
 
+# A directory that stands for a machine with GPUs, for the Hub alone.
+make_pretended_gpus() {
+    # Whoever has not asked for it here must not get it from a forgotten variable.
+    unset DS01_PRETEND_GPUS
+    [[ -n "$PRETENDED_GPUS" ]] || return 0
+    local directory="$DATA/pretended-gpus"
+    step "The GPUs are pretended: nothing can be computed on them ($PRETENDED_GPUS)"
+    quietly "$VENV/bin/python" -m ds01_spawner.pretend -- "$PRETENDED_GPUS" "$directory"
+    export DS01_PRETEND_GPUS="$directory"
+    export LD_LIBRARY_PATH="$directory${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+}
+
 start_hub() {
     export DS01_DATA="$DATA" DS01_IP="$IP" DS01_PORT="$PORT" DS01_STOP_SERVERS="$STOP_SERVERS"
     PATH="$VENV/bin:$(node_directory):$PATH"
@@ -269,6 +307,7 @@ say_where() {
         say "Users log in with: any name, password $(<"$DATA/secrets/user-password")"
         say "The admin with:    admin, password $(<"$DATA/secrets/admin-password")"
     fi
+    [[ -z "$PRETENDED_GPUS" ]] || say "GPUs:              pretended, $PRETENDED_GPUS"
     say "Data:              $DATA (the passwords are in secrets/)"
     say "Stop the Hub:      Ctrl-C"
     [[ "$IP" == 127.* || "$IP" == ::1 ]] ||
@@ -290,6 +329,7 @@ main() {
     check_ports
     "$VENV/bin/python" "$REPO/scripts/make_secrets.py" "$DATA/secrets"
     ds01 network setup
+    make_pretended_gpus
     step "Starting the Hub"
     start_hub
     say_where

@@ -28,6 +28,7 @@ needs() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 # Prints "package<TAB>why" for each package that only the tests need.
 missing_test_packages() {
     have git || printf 'git\tthe tests set a git identity\n'
+    missing_compiler
     if needs gpu; then
         have ip || printf 'iproute2\ta network for the tests alone\n'
     fi

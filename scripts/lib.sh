@@ -42,6 +42,12 @@ missing_packages() {
     fi
 }
 
+# The same for what compiles the stand-in for NVIDIA's library.
+missing_compiler() {
+    have gcc || printf 'gcc\tcompiles what stands in for the GPUs\n'
+    [[ -e /usr/include/stdio.h ]] || printf 'libc6-dev\tcompiles what stands in for the GPUs\n'
+}
+
 # Installs packages given as "package<TAB>why". A "?" marks those that only some systems have.
 install_packages() {
     have apt-get || die "This is not Debian or Ubuntu. Install these yourself, then run this again:

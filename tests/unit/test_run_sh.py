@@ -83,7 +83,8 @@ def test_help_names_every_option():
     done = run_sh("--help")
 
     assert done.returncode == 0
-    for option in ("--port", "--ip", "--data", "--no-install", "--stop-servers"):
+    options = ("--port", "--ip", "--data", "--no-install", "--stop-servers", "--pretend-gpus")
+    for option in options:
         assert option in done.stdout
 
 
@@ -103,6 +104,11 @@ def test_help_names_every_option():
         (["--data", "/tmp/a:b"], "must not contain a colon"),
         (["--data", "/etc/passwd"], "is not a directory"),
         (["--no-install=yes"], "--no-install takes no value"),
+        (["--pretend-gpus"], "--pretend-gpus needs a value"),
+        (["--pretend-gpus="], "--pretend-gpus needs GPUs"),
+        (["--pretend-gpus", "gtx"], "There is no GPU 'gtx' to pretend"),
+        (["--pretend-gpus", "--check"], "There is no GPU '--check' to pretend"),
+        (["--pretend-gpus=a100-80gb,mig=8x1g.10gb"], "takes 7 at most"),
     ],
 )
 def test_a_wrong_option_is_explained(options, says):
@@ -173,6 +179,50 @@ def test_a_lock_file_that_changed_is_installed_again(tmp_path):
     assert call(f"python_stamp > {tmp_path}/.ds01-made-from; {script}", VENV=tmp_path).stdout == (
         "ready\n"
     )
+
+
+# -- pretended GPUs -------------------------------------------------------------------------------
+
+
+def test_a_wrong_machine_is_refused_before_anything_is_made(tmp_path):
+    done = run_sh("--data", f"{tmp_path}/data", "--pretend-gpus", "a100-80gb,mig=2x4g.40gb")
+
+    assert done.returncode == 2
+    assert "takes 1 at most" in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "data").exists()
+
+
+def test_pretended_gpus_are_made_for_the_hub_and_said_to_be_pretended(tmp_path):
+    find = "from ds01_spawner.gpus.nvml import Nvml; print(len(Nvml().read().inventory.devices))"
+    done = call(
+        f'cd {REPOSITORY}; make_pretended_gpus; "$VENV/bin/python" -c "{find}";'
+        'echo "$DS01_PRETEND_GPUS $LD_LIBRARY_PATH"',
+        DATA=tmp_path,
+        PRETENDED_GPUS="a100-80gb:2,mig=7x1g.10gb@1",
+    )
+    assert done.returncode == 0, done.stderr
+    said, found, variables = done.stdout.splitlines()
+    assert "The GPUs are pretended" in said
+    assert found == "9"
+    directory = f"{tmp_path}/pretended-gpus"
+    assert variables.split() == [directory, directory]
+
+
+def test_a_forgotten_variable_pretends_nothing(tmp_path):
+    done = call(
+        "export DS01_PRETEND_GPUS=/somewhere; make_pretended_gpus; env | grep DS01_PRETEND",
+        DATA=tmp_path,
+    )
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_compiler_is_listed_only_for_pretended_gpus(bare):
+    listed = f"source {bare}/run.sh; PRETENDED_GPUS=%s; missing_here"
+
+    assert "gcc\t" in run_bare(bare, "-c", listed % "a30").stdout
+    assert "gcc\t" not in run_bare(bare, "-c", listed % "").stdout
 
 
 # -- one Hub on one data directory ----------------------------------------------------------------
