@@ -44,6 +44,7 @@ class Nvml:
     def __init__(self, faults: Callable[[], Mapping[str, str]] = dict) -> None:
         self._faults = faults
         self._lock = threading.RLock()
+        self._metering = threading.Lock()
         self._open = False
         self._forget()
 
@@ -66,9 +67,12 @@ class Nvml:
 
         Devices that cannot tell are left out: MIG devices before Hopper, and whatever is broken.
         """
-        with self._lock:
+        # It may take a while, and no grant is to wait for it.
+        with self._metering:
             try:
-                return self._meter.read(self._enumerate())
+                with self._lock:
+                    meter, found = self._meter, self._enumerate()
+                return meter.read(found)
             except pynvml.NVMLError:
                 # The next reading says why.
                 self.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import pynvml
@@ -90,7 +91,9 @@ def _take_sample(gpu: Any, part: Device) -> Any:
 
 def _free(sample: Any) -> None:
     if sample is not None:
-        pynvml.nvmlGpmSampleFree(sample)
+        # If the driver went away in between, so did the sample.
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlGpmSampleFree(sample)
 
 
 def _difference(first: Any, second: Any) -> float | None:

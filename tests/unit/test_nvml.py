@@ -293,6 +293,22 @@ def test_a_device_that_cannot_tell_how_busy_it_is_is_left_out(pretend):
     assert Nvml().utilisation() == {}
 
 
+def test_a_reading_does_not_wait_for_samples_of_utilisation(pretend):
+    pretend("h100-80gb,mig=2x3g.40gb")
+    nvml = Nvml()
+    nvml.read()
+    readings = 0
+    with ThreadPoolExecutor(1) as thread:
+        measuring = thread.submit(nvml.utilisation)
+        while not measuring.done():
+            nvml.read()
+            readings += 1
+
+    # A wait would let through one or two.
+    assert readings > 5
+    assert len(measuring.result()) == 2
+
+
 # -- many -----------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import subprocess
 
 import pynvml
 import pytest
@@ -353,6 +354,15 @@ def test_a_library_that_cannot_be_loaded_is_a_problem(tmp_path):
     (tmp_path / "libnvidia-ml.so.1").write_text("this is no library")
 
     assert "NVIDIA's library cannot be loaded" in run_python(READ, tmp_path)
+
+
+def test_a_library_that_lacks_functions_is_a_problem(tmp_path):
+    library = tmp_path / "libnvidia-ml.so.1"
+    source = "int nvmlInitWithFlags(unsigned f) { return f; } int nvmlShutdown(void) { return 0; }"
+    compile_it = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)]
+    subprocess.run(compile_it, input=source, text=True, check=True, timeout=60)
+
+    assert "too old for DS01" in run_python(READ, tmp_path)
 
 
 def test_a_loaded_driver_without_its_library_is_a_problem(tmp_path):
