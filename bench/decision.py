@@ -4,24 +4,27 @@
     bench/decision.py
 
 makes 500 containers, which never run, on this machine's Docker engine, each with a MIG device of
-64 GPUs that are values only, and prints one JSON object a line with times in milliseconds. The
-containers are removed afterwards, also after Ctrl-C. docs/gpus.md says what was measured.
+64 pretended GPUs, and prints one JSON object a line: times in milliseconds, and how many programs
+wanted a CPU meanwhile. The containers are removed afterwards, also after Ctrl-C. docs/gpus.md says
+what was measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import json
 import os
 import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -29,56 +32,40 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import docker
 import docker.errors
 
-from ds01_spawner.gpus.devices import Device, GpuProcess, Inventory, Reading, Snapshot, State
+from ds01_spawner import pretend
+from ds01_spawner.gpus.devices import Device, Snapshot
+from ds01_spawner.gpus.nvml import Nvml
 from ds01_spawner.gpus.placement import RecentDemand, choose
 from ds01_spawner.gpus.request import parse_request
 from ds01_spawner.gpus.snapshot import Snapshots
 from ds01_spawner.names import container_name
+from ds01_spawner.pretend.machine import Machine
+from ds01_spawner.pretend.state import Process
 
-GIB = 2**30
 GPUS = 64
 MIG_DEVICES = 7
 #: So many MIG devices are held; several containers share one, as no engine minds.
 HELD = 300
-#: Processes that NVML would show.
-PROCESSES = 100
+#: GPUs with a process on each of their MIG devices.
+BUSY_GPUS = 14
 #: Threads for the engine, as many as the Hub has.
 THREADS = 16
 REQUESTS = ("1g.10gb", ">=5g", "full", "7g.80gb", "1g.10gb@A100")
 
 
-def inventory() -> Inventory:
-    """Return 64 GPUs, each cut into seven."""
-    devices: list[Device] = []
-    for index in range(GPUS):
-        gpu = Device(
-            f"GPU-{index:08x}-0000-4000-8000-000000000000",
-            str(index),
-            "A100-SXM4-80GB",
-            80 * GIB,
-            7,
-            1.0,
-            minor=index,
-            state=State.PARTITIONED,
-        )
-        devices += [gpu, *(_mig(gpu, position) for position in range(MIG_DEVICES))]
-    return Inventory(tuple(devices))
-
-
-def _mig(gpu: Device, position: int) -> Device:
-    return Device(
-        f"MIG-{int(gpu.index):04x}{position:04x}-0000-4000-8000-000000000000",
-        f"{gpu.index}:{position}",
-        gpu.model,
-        10 * GIB,
-        1,
-        1 / 7,
-        profile="1g.10gb",
-        parent=gpu.uuid,
-        minor=gpu.minor,
-        gpu_instance=7 + position,
-        compute_instance=0,
-    )
+@contextmanager
+def pretended_gpus() -> Iterator[Nvml]:
+    """Give what reads 64 pretended GPUs, each cut into seven, with processes on some of them."""
+    with TemporaryDirectory() as folder:
+        machine = Machine(folder, f"a100-80gb:{GPUS},mig=7x1g.10gb@0-{GPUS - 1}")
+        for index in range(GPUS - BUSY_GPUS, GPUS):
+            for device in machine.mig(index):
+                machine.device(device).processes.append(Process(os.getpid(), None, "compute"))
+        machine.write()
+        os.environ[pretend.VARIABLE] = folder
+        # Loaded under this name, it is what pynvml finds.
+        ctypes.CDLL(str(machine.directory / pretend.LIBRARY))
+        yield Nvml()
 
 
 class Crowd:
@@ -133,13 +120,11 @@ class Crowd:
                     self._api.remove_container(container["Id"], force=True, v=True)
 
 
-async def measure(api: docker.APIClient, crowd: Crowd, args: argparse.Namespace) -> None:
+async def measure(
+    api: docker.APIClient, nvml: Nvml, crowd: Crowd, args: argparse.Namespace
+) -> None:
     """Print the times of snapshots and choices."""
     pool = ThreadPoolExecutor(THREADS)
-    devices = inventory()
-    migs = [device for device in devices.devices if device.parent]
-    running = tuple(GpuProcess(os.getpid(), device.uuid) for device in migs[-PROCESSES:])
-    reading = Reading(devices, running)
 
     async def in_thread(call: Callable[..., Any], *words: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(pool, call, *words)
@@ -148,18 +133,21 @@ async def measure(api: docker.APIClient, crowd: Crowd, args: argparse.Namespace)
         return await in_thread(lambda: getattr(api, method)(*words, **settings))
 
     def new() -> Snapshots:
-        return Snapshots(docker_call, lambda: reading, in_thread, crowd.hub)
+        return Snapshots(docker_call, nvml.read, in_thread, crowd.hub)
 
     warm = new()
     snapshot, own = await warm.take()
     if len(own) != args.containers or snapshot.warnings:
         raise SystemExit(f"{len(own)} containers of {args.containers}; {snapshot.warnings[:3]}")
+    listing = await _times(args.warm, lambda: docker_call("containers", all=True))
+    _report("the engine's list alone", listing, containers=args.containers)
+    _report("NVML's answers alone", await _times(args.warm, lambda: in_thread(nvml.read)))
     cold = await _times(args.cold, lambda: new().take())
     _report("snapshot, nothing known yet", cold, containers=args.containers)
     times = await _times(args.warm, warm.take)
     _report("snapshot, containers known", times, containers=args.containers)
     _choices(snapshot, args.choices)
-    _choices(Snapshot(devices), args.choices)
+    _choices(Snapshot(snapshot.inventory), args.choices)
 
 
 async def _times(count: int, call: Callable[[], Awaitable[Any]]) -> list[float]:
@@ -189,7 +177,8 @@ def _report(what: str, times: list[float], **more: int) -> None:
     devices = GPUS * (1 + MIG_DEVICES)
     found = {"measured": what, "devices": devices, **more, "times": len(times)}
     milliseconds = {"p50_ms": round(p50 * 1e3, 3), "p99_ms": round(p99 * 1e3, 3)}
-    print(json.dumps({**found, **milliseconds}), flush=True)
+    load = {"load": round(os.getloadavg()[0], 1), "cpus": os.cpu_count()}
+    print(json.dumps({**found, **milliseconds, **load}), flush=True)
 
 
 def main() -> int:
@@ -204,10 +193,11 @@ def main() -> int:
     # An end by force tidies up as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     api = docker.APIClient(version="auto", timeout=600, num_pools=THREADS)
-    held = [device for device in inventory().devices if device.parent][:HELD]
     try:
-        with Crowd(api, args.image, args.containers, held) as crowd:
-            asyncio.run(measure(api, crowd, args))
+        with pretended_gpus() as nvml:
+            held = [device for device in nvml.read().inventory.devices if device.parent][:HELD]
+            with Crowd(api, args.image, args.containers, held) as crowd:
+                asyncio.run(measure(api, nvml, crowd, args))
     except KeyboardInterrupt:
         return 130
     return 0

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .devices import Device, Inventory, State
+from .devices import Device, Inventory
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _COMPLETE = re.compile(rf"(?:GPU|MIG)-{_UUID}", re.IGNORECASE)
@@ -84,9 +84,6 @@ class Names:
         self._all = frozenset(device.uuid for device in inventory.devices)
         self._by_index = {device.index: device.uuid for device in inventory.devices}
         self._parents = {device.uuid: device.parent for device in inventory.devices}
-        self._partitioned = {
-            device.uuid for device in inventory.devices if device.state is State.PARTITIONED
-        }
         self._by_lower = {device.uuid.lower(): device.uuid for device in inventory.devices}
 
     def named(self, words: str) -> frozenset[str]:
@@ -133,8 +130,7 @@ class Names:
         NVIDIA Multi-Instance GPU User Guide, "Device Nodes and Capabilities".
         """
         opened = list(opened)
-        exact = {self._parents[uuid] for found in opened if len(found) == 1 for uuid in found}
-        entrances = {frozenset({gpu}) for gpu in exact & self._partitioned}
+        entrances = {frozenset({self._parents[uuid]}) for found in opened for uuid in found}
         return frozenset().union(*(found for found in opened if found not in entrances))
 
     def _one(self, name: str) -> frozenset[str]:

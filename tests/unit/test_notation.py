@@ -34,6 +34,7 @@ RUNTIMES = Runtimes(
         "nvidia": ("nvidia-container-runtime",),
         "mine": ("/opt/mine",),
         "wrapped": ("io.containerd.runc.v2", "/usr/bin/nvidia-container-runtime"),
+        "toolkit": ("/usr/local/nvidia/toolkit/runc",),
         "shim": ("io.containerd.runc.v2", "/usr/bin/crun"),
     }
 )
@@ -284,6 +285,7 @@ def test_an_absurd_number_of_gpus_is_not_counted_out():
         ("nvidia", True),
         ("wrapped", True),
         ("mine", True),
+        ("toolkit", True),
         ("forgotten", True),
     ],
 )
@@ -294,13 +296,17 @@ def test_variables_count_where_the_runtime_may_heed_them(runtime, heeds):
 
 
 def test_the_engines_default_runtime_is_the_one_that_counts():
-    engine = {
-        "Runtimes": {"runc": {"path": "/usr/bin/nvidia-container-runtime"}},
-        "DefaultRuntime": "runc",
-    }
     claim = claims(["NVIDIA_VISIBLE_DEVICES=0"], Runtime="")
-
-    assert claim.words(Runtimes.from_info(engine)) == ("0",)
+    plain, toolkit = {"path": "runc"}, {"path": "/usr/bin/nvidia-container-runtime"}
+    for runtimes, default, words in (
+        ({"runc": plain, "gpu": toolkit}, "gpu", ("0",)),
+        ({"runc": toolkit}, "runc", ("0",)),
+        ({"runc": plain, "gpu": toolkit}, "runc", ()),
+        ({"gpu": {"runtimeType": "io.containerd.runc.v2"}}, "gpu", ()),
+        ({"gpu": {"options": {"BinaryName": "/usr/bin/toolkit"}}}, "gpu", ("0",)),
+    ):
+        engine = Runtimes.from_info({"Runtimes": runtimes, "DefaultRuntime": default})
+        assert claim.words(engine) == words
 
 
 @pytest.mark.parametrize(

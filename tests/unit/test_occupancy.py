@@ -86,6 +86,14 @@ def test_what_is_not_understood_holds_everything_and_is_named():
     assert snapshot.holders[WHOLE.uuid][0].detail == "asks for 7: there is no device 7"
 
 
+def test_what_a_container_clearly_has_counts_before_what_nobody_understands():
+    both = container("9", FIRST.uuid, name="both", created=NOON + timedelta(hours=1))
+    snapshot = judge(container("8", name="mystery"), both)
+
+    assert snapshot.holders[FIRST.uuid][0] == both.holder
+    assert snapshot.holders[WHOLE.uuid][0].container == "mystery"
+
+
 def test_a_container_of_which_nothing_is_known_holds_everything():
     snapshot = judge(container(claims=None, name="mystery"))
 
