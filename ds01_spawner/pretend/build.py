@@ -11,7 +11,9 @@ from pathlib import Path
 
 from . import LIBRARY
 
-SOURCE = Path(__file__).with_name("nvml.c")
+_HERE = Path(__file__).parent
+SOURCES = tuple(_HERE / name for name in ("nvml.c", "state.c", "use.c"))
+_HEADER = _HERE / "nvml.h"
 _COMPILE = ("gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", f"-Wl,-soname,{LIBRARY}")
 
 
@@ -27,7 +29,8 @@ def build() -> Path:
     BuildError
         If there is no compiler, or it fails.
     """
-    content = SOURCE.read_bytes() + " ".join(_COMPILE).encode()
+    content = b"".join(path.read_bytes() for path in (_HEADER, *SOURCES))
+    content += " ".join(_COMPILE).encode()
     library = _cache() / f"nvml-{hashlib.sha256(content).hexdigest()[:16]}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +46,11 @@ def put(library: Path, path: Path) -> None:
     os.replace(file.name, path)
 
 
+def command(library: Path) -> list[str]:
+    """Return the command that compiles the library."""
+    return [*_COMPILE, "-o", str(library), *map(str, SOURCES), "-ldl", "-lpthread"]
+
+
 def _cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "ds01"
@@ -54,8 +62,7 @@ def _compile(library: Path) -> None:
     # Several processes may do this at once; each renames its own, and they are all the same.
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         made = Path(scratch, "library")
-        command = [*_COMPILE, "-o", str(made), str(SOURCE), "-ldl", "-lpthread"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command(made), capture_output=True, text=True, timeout=120)
         if done.returncode:
             raise BuildError(
                 "The library of the pretended GPUs cannot be compiled; it needs gcc and libc6-dev."

@@ -1,4 +1,4 @@
-"""What the stand-in library tells, as values, and as the lines that nvml.c reads.
+"""What the stand-in library tells, as values, and as the lines that state.c reads.
 
 A line is a word and the rest. Lines after ``gpu`` belong to that GPU, lines after ``mig`` to that
 MIG device, those before the first ``gpu`` to the whole machine. What is not there has no such

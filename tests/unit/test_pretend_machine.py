@@ -131,13 +131,24 @@ def test_a_process_knows_whether_its_gpus_are_pretended(monkeypatch):
 
 
 def test_the_library_compiles_without_a_warning(tmp_path):
-    done = subprocess.run(
-        [*build._COMPILE, "-Werror", "-o", tmp_path / "library", build.SOURCE, "-ldl", "-lpthread"],
+    command = [*build.command(tmp_path / "library"), "-Werror"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_library_shows_nothing_but_nvmls_names(tmp_path):
+    library = build.build()
+    listed = subprocess.run(
+        ["nm", "--dynamic", "--defined-only", library],
         capture_output=True,
         text=True,
-        timeout=120,
+        check=True,
+        timeout=60,
     )
-    assert done.returncode == 0, done.stderr
+    names = [line.split()[-1] for line in listed.stdout.splitlines()]
+
+    assert "nvmlInitWithFlags" in names
+    assert {name for name in names if not name.startswith("nvml")} == {"ds01_pretended"}
 
 
 def test_the_library_is_compiled_once(tmp_path, monkeypatch):
