@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import docker.errors
 
-from . import engine, pretend
+from . import engine
 from .admission.grants import Grants
 from .admission.offers import largest_count, offers
 from .form import GpuChoices, ImageChoice
@@ -52,5 +52,4 @@ async def gpu_choices(grants: Grants, limits: Limits) -> GpuChoices:
     found = offers(snapshot, limits)
     if not found:
         return GpuChoices(problem="There is no GPU here that works and that your limits allow.")
-    pretended = pretend.directory() is not None
-    return GpuChoices(found, largest_count(found, limits), pretended=pretended)
+    return GpuChoices(found, largest_count(found, limits))

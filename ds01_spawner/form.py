@@ -66,14 +66,11 @@ class GpuChoices:
         How many of one size a server may have.
     problem
         Why there is nothing to choose, for the user.
-    pretended
-        Whether the GPUs are only pretended, for a demonstration.
     """
 
     offers: tuple[Offer, ...] = ()
     largest_count: int = 0
     problem: str = "There is no GPU on this server."
-    pretended: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,7 +171,7 @@ def _gpu_segments(found: tuple[Offer, ...], chosen: str) -> list[_Segment]:
         )
         for offer in found
     ]
-    return [_Segment(NO_GPU, "None", chosen == NO_GPU), *sizes]
+    return [_Segment(NO_GPU, "None", chosen == NO_GPU, "CPUs only"), *sizes]
 
 
 def _count_segments(largest: int, chosen: Any) -> list[_Segment]:

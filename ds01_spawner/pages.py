@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyterhub.user import User
 
+from . import pretend
 from .endings import Ending
 from .names import DEFAULT_PROJECT, project_of, server_of
 from .policy import format_bytes
@@ -101,6 +102,11 @@ class PageInfo:
     def __call__(self, viewer: User | None) -> PageInfo:
         """Return the answers for a viewer; JupyterHub calls this for every page."""
         return PageInfo(viewer)
+
+    @property
+    def gpus_are_pretended(self) -> bool:
+        """Whether the GPUs are only there for a demonstration."""
+        return pretend.directory() is not None
 
     def project(self, server_name: str) -> str:
         """Return the project that a server works on."""

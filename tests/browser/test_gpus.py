@@ -25,7 +25,7 @@ def hub(built, tmp_path_factory):
 def test_the_form_counts_what_is_free_and_the_server_has_what_was_chosen(person):
     anna = person("anna")
     anna.go("/hub/spawn/anna")
-    expect(anna.page.get_by_text("The GPUs are pretended")).to_be_visible()
+    expect(anna.page.get_by_text("The GPUs of this server are pretended")).to_be_visible()
     expect(anna.choice("GPU", "None")).to_be_checked()
     expect(anna.choice("GPU", "3g.40gb 2 of 2 free")).to_have_value("3g.40gb")
     anna.choose("GPU", "A100 80 GB 1 of 1 free")
@@ -35,6 +35,7 @@ def test_the_form_counts_what_is_free_and_the_server_has_what_was_chosen(person)
     assert (status, nodes.split()) == (0, ["/dev/nvidia0"])
 
     anna.go("/hub/home")
+    expect(anna.page.get_by_text("The GPUs of this server are pretended")).to_be_visible()
     expect(anna.row("default")).to_contain_text("GPU")
 
     ben = person("ben")

@@ -226,8 +226,3 @@ def test_without_a_gpu_the_form_says_why(choices):
     assert "The GPUs are out." in page.text
     assert not page.named("gpu")
     assert "no GPU on this server" in form(choices).text
-
-
-def test_pretended_gpus_are_called_so_in_plain_sight(choices):
-    assert "pretended" in form(choices, gpus=replace(GPUS, pretended=True)).text
-    assert "pretended" not in form(choices, gpus=GPUS).text
