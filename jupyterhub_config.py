@@ -28,6 +28,8 @@ c.JupyterHub.db_url = f"sqlite:///{data / 'jupyterhub.sqlite'}"
 c.JupyterHub.cookie_secret_file = str(secrets / "cookie-secret")
 # Servers outlive the Hub: a restart finds and adopts them.
 c.JupyterHub.cleanup_servers = os.environ.get("DS01_STOP_SERVERS") == "1"
+# Seconds; servers that were starting when the Hub stopped are looked for while it serves others.
+c.JupyterHub.init_spawners_timeout = 1
 # A server name is a project; the unnamed server is the project "default".
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.named_server_limit_per_user = 50
