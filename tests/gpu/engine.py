@@ -45,9 +45,10 @@ class GpuEngine:
     def __init__(self) -> None:
         if not os.environ.get(IN_NAMESPACE):
             raise RuntimeError("These tests need a network of their own: run ./test.sh gpu")
-        _remove_leftovers()
-        self._folder = Path(tempfile.mkdtemp(dir=HOME))
-        self._lock = _lock(self._folder)
+        with _alone_at_home():
+            _remove_leftovers()
+            self._folder = Path(tempfile.mkdtemp(dir=HOME))
+            self._lock = _lock(self._folder)
         self.toolkit = Toolkit(self._folder / "toolkit")
         self.url = f"unix://{self._folder}/docker.sock"
         self.log = self._folder / "dockerd.log"
@@ -67,7 +68,8 @@ class GpuEngine:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        _remove(self._folder)
+        with _alone_at_home():
+            _remove(self._folder)
         os.close(self._lock)
 
     # -- the process ---------------------------------------------------------------------------
@@ -161,6 +163,18 @@ class GpuEngine:
         self.client.create_volume(name, driver="local", driver_opts=options, labels=found["Labels"])
 
 
+@contextlib.contextmanager
+def _alone_at_home() -> Iterator[None]:
+    """Keep others from taking a folder that is being made or removed for a leftover."""
+    HOME.mkdir(exist_ok=True)
+    fd = os.open(HOME, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def _lock(folder: Path) -> int:
     """Say that an engine lives here, for as long as this process does."""
     fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
@@ -170,7 +184,6 @@ def _lock(folder: Path) -> int:
 
 def _remove_leftovers() -> None:
     """Remove the folders of engines that were killed; their mounts went with their namespace."""
-    HOME.mkdir(exist_ok=True)
     for folder in HOME.iterdir():
         try:
             fd = _lock(folder)
