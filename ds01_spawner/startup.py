@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,10 @@ from traitlets.config import Config, LazyConfigValue
 
 from .containers import FORBIDDEN_ENV
 from .engine import Caller
+from .gpus import toolkit
+from .gpus.attachment import AttachmentError, Engine, choose_backend
+from .gpus.devices import Inventory
+from .gpus.nvml import Nvml
 from .gpus.xid import XidWatch
 from .settings import DS01Settings
 
@@ -37,16 +41,20 @@ class ConfigurationError(Exception):
 
 
 def check(config: Config) -> None:
-    """Refuse a configuration that would decide about GPUs in two places.
+    """Refuse a configuration that would decide about GPUs in two places, or that cannot be had.
 
     Raises
     ------
     ConfigurationError
         With one line for each contradiction.
     """
-    found = list(_contradictions(config))
+    found = list(contradictions(config))
+    if not found:
+        found = _found_impossible(_settings(config))
     if found:
         raise ConfigurationError("\n".join(found))
+    if old := toolkit.warning():
+        _LOG.warning("%s", old)
 
 
 def recover(config: Config) -> None:
@@ -86,7 +94,8 @@ def _settings(config: Config) -> DS01Settings:
     return DS01Settings(config=Config(DS01Settings=config.DS01Spawner))
 
 
-def _contradictions(config: Config) -> Iterator[str]:
+def contradictions(config: Config) -> Iterator[str]:
+    """Give what is configured in a second place and decides about GPUs."""
     for section in ("Spawner", "DockerSpawner", "DS01Spawner"):
         for trait in ("extra_host_config", "extra_create_kwargs"):
             for key in _keys(config[section].get(trait)):
@@ -102,6 +111,50 @@ def _contradictions(config: Config) -> Iterator[str]:
                     f"c.{section}.environment sets {key!r}, which decides about GPUs. Take it "
                     "out; use gpu_driver_capabilities for parts of NVIDIA's driver."
                 )
+
+
+def impossible(
+    info: Mapping[str, Any], inventory: Inventory, *, oci_runtime: str, gpu_backend: str
+) -> Iterator[str]:
+    """Give what is configured about GPUs and this engine cannot do, or must not.
+
+    Parameters
+    ----------
+    info
+        The engine's answer to ``GET /info``.
+    oci_runtime, gpu_backend
+        The settings of these names.
+    """
+    if oci_runtime in Engine.from_info(info).nvidia_runtimes:
+        yield (
+            f"c.DS01Spawner.oci_runtime is {oci_runtime!r}, under which any image can ask for "
+            "every GPU. Leave it at 'runc'; gpu_backend = 'nvidia-runtime' uses it for grants."
+        )
+    if not inventory.devices:
+        return
+    try:
+        choose_backend(info, inventory, gpu_backend)
+    except AttachmentError as error:
+        if gpu_backend:
+            yield f"c.DS01Spawner.gpu_backend: {error}"
+        else:
+            _LOG.error("Servers can only start without a GPU: %s", error)
+
+
+def _found_impossible(settings: DS01Settings) -> list[str]:
+    client, nvml = docker.APIClient(version="auto", **kwargs_from_env()), Nvml()
+    try:
+        return list(
+            impossible(
+                client.info(),
+                nvml.read().inventory,
+                oci_runtime=settings.oci_runtime,
+                gpu_backend=settings.gpu_backend,
+            )
+        )
+    finally:
+        client.close()
+        nvml.close()
 
 
 def _keys(value: Any) -> list[str]:

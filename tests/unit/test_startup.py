@@ -3,7 +3,8 @@
 import pytest
 from traitlets.config import Config
 
-from ds01_spawner.startup import ConfigurationError, check
+from ds01_spawner.gpus.devices import Device, Inventory
+from ds01_spawner.startup import ConfigurationError, check, contradictions, impossible
 
 
 @pytest.mark.parametrize(
@@ -34,9 +35,27 @@ def test_a_variable_that_decides_about_gpus_is_an_error(key):
         check(config)
 
 
+def test_an_oci_runtime_that_adds_gpus_by_itself_is_an_error():
+    info = {"Runtimes": {"fast": {"path": "/usr/bin/nvidia-container-runtime"}}}
+
+    (said,) = impossible(info, Inventory(), oci_runtime="fast", gpu_backend="")
+
+    assert "any image can ask for every GPU" in said
+
+
+def test_a_back_end_that_the_engine_does_not_have_is_an_error():
+    inventory = Inventory((Device("GPU-1", "0", "A100", 2**36, 7, 1.0),))
+
+    (said,) = impossible({}, inventory, oci_runtime="runc", gpu_backend="cdi")
+    assert "lists no CDI devices" in said
+    # Nothing is forced, so servers without a GPU can start.
+    assert list(impossible({}, inventory, oci_runtime="runc", gpu_backend="")) == []
+    assert list(impossible({}, Inventory(), oci_runtime="runc", gpu_backend="cdi")) == []
+
+
 def test_everything_else_may_be_configured():
     config = Config()
     config.Spawner.environment = {"LANG": "C.UTF-8", "NV_HOME": "/opt"}
     config.DockerSpawner.extra_host_config = {"dns": ["10.0.0.1"]}
 
-    check(config)
+    assert list(contradictions(config)) == []
