@@ -13,6 +13,26 @@ from ..endings import docker_time
 _ENOUGH = 5
 
 
+def outlook(
+    held_since: Sequence[datetime | None],
+    earlier: Sequence[timedelta],
+    now: datetime,
+    count: int = 1,
+) -> str:
+    """Say when to try again, as well as anybody can know; empty if nobody can.
+
+    The parameters are those of `expected_wait`.
+    """
+    wait = expected_wait(held_since, earlier, now, count)
+    if wait is not None:
+        return f"Judged by earlier servers, it takes {in_words(wait)} until that changes."
+    known = [since for since in held_since if since is not None]
+    if not known:
+        return ""
+    lasts = in_words(now - min(known))
+    return f"Nobody can say yet when that changes; the longest of them has lasted {lasts} so far."
+
+
 def expected_wait(
     held_since: Iterable[datetime | None],
     earlier: Sequence[timedelta],

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta, timezone
 
-from ds01_spawner.admission.forecast import expected_wait, in_words, use_of
+from ds01_spawner.admission.forecast import expected_wait, in_words, outlook, use_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 HOURS = [timedelta(hours=h) for h in (1, 2, 3, 4, 5, 6, 7)]
@@ -33,6 +33,12 @@ def test_little_is_known_so_nothing_is_said():
     assert expected_wait([since(6.5)], HOURS, NOW) is None
     assert expected_wait([None], HOURS, NOW) is None
     assert expected_wait([], HOURS, NOW) is None
+
+
+def test_the_outlook_says_when_or_how_long_it_has_lasted_already():
+    assert "about 4 hours" in outlook([NOW], HOURS, NOW)
+    assert "has lasted about 3 hours" in outlook([since(3), since(1), None], [], NOW)
+    assert outlook([None], [], NOW) == ""
 
 
 def test_a_guess_is_rounded_to_what_it_is_worth():
