@@ -91,7 +91,9 @@ async def _recover(config: Config, executor: Executor) -> None:
 
 def _settings(config: Config) -> DS01Settings:
     """Return the spawner's settings, without a spawner."""
-    return DS01Settings(config=Config(DS01Settings=config.DS01Spawner))
+    configured = config.DS01Spawner
+    known = {name: configured[name] for name in configured if name in DS01Settings.class_traits()}
+    return DS01Settings(config=Config(DS01Settings=known))
 
 
 def contradictions(config: Config) -> Iterator[str]:
