@@ -111,6 +111,8 @@ class Hub:
             "DS01_PROXY_API_PORT": str(self.proxy_api_port),
             "DS01_NETWORK": self.network_name,
             "DS01_TEST_TOKEN": self.token,
+            # A crash in a library says where.
+            "PYTHONFAULTHANDLER": "1",
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -130,7 +132,8 @@ class Hub:
 
     def _serves(self) -> bool:
         assert self.process is not None
-        assert self.process.poll() is None, self.log.read_text()[-4000:]
+        status = self.process.poll()
+        assert status is None, f"the Hub ended with {status}: {self.log.read_text()[-4000:]}"
         try:
             return requests.get(f"{self.url}/hub/health", timeout=5).ok
         except requests.ConnectionError:
