@@ -7,6 +7,7 @@ start stand in `start`; here is what the Hub may ask of a server at any time.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -41,6 +42,8 @@ _submitted: ContextVar[tuple[DS01Spawner, dict[str, Any]] | None] = ContextVar(
     "submitted", default=None
 )
 
+_MAKING_CLIENT = threading.Lock()
+
 
 class DS01Spawner(DS01Settings, DockerSpawner):
     """Starts each server in a container of its own that cannot take more than its share.
@@ -66,6 +69,14 @@ class DS01Spawner(DS01Settings, DockerSpawner):
     def project(self) -> str:
         """The project that this server works on."""
         return project_of(self.name)
+
+    @property
+    def client(self) -> Any:
+        """The engine's low-level client, one for all users."""
+        # Threads that ask for the first time at once would each make one and replace another's
+        # while it is in use, and Python 3.11 crashed over that.
+        with _MAKING_CLIENT:
+            return super().client
 
     @property
     def executor(self) -> ThreadPoolExecutor:
