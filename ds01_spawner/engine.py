@@ -14,12 +14,9 @@ import requests.exceptions
 
 from .errors import Refused
 
-#: Everything by which the engine says nothing: down, restarting, overloaded.
-UNREACHABLE = (
-    requests.exceptions.ConnectionError,
-    requests.exceptions.Timeout,
-    docker.errors.DockerException,
-)
+#: Everything by which the engine says nothing: down, restarting, overloaded, or ended in the middle
+#: of an answer.
+UNREACHABLE = (requests.exceptions.RequestException, docker.errors.DockerException)
 
 #: Seconds for which an answer is awaited from an engine that restarts.
 PATIENCE_S = 60.0
@@ -102,7 +99,7 @@ async def create(docker_call: Docker, name: str, body: dict[str, Any], start: st
             if error.status_code != 409:
                 raise
             found = await patiently(lambda: inspect(docker_call, name))
-            if found is not None and found["Config"]["Labels"].get("ds01.start") == start:
+            if found is not None and (found["Config"]["Labels"] or {}).get("ds01.start") == start:
                 return str(found["Id"])
             if found is not None and not _is_going(found):
                 raise Refused(
@@ -171,17 +168,7 @@ async def remove(docker_call: Docker, container: str) -> None:
     Exception
         If the container is not removed yet.
     """
-
-    async def attempt() -> None:
-        try:
-            await docker_call("remove_container", container, v=True, force=True)
-        except docker.errors.NotFound:
-            return
-        except docker.errors.APIError as error:
-            # Somebody else is removing it: it is going, which is what was wanted.
-            if error.status_code != 409:
-                raise
-
+    attempt = partial(remove_once, docker_call, container)
     try:
         await patiently(attempt)
     except UNREACHABLE:
@@ -189,6 +176,18 @@ async def remove(docker_call: Docker, container: str) -> None:
         _removals.add(later)
         later.add_done_callback(_forget_removal)
         raise
+
+
+async def remove_once(docker_call: Docker, container: str) -> None:
+    """Ask the engine once to remove a container; one that is gone or going is fine."""
+    try:
+        await docker_call("remove_container", container, v=True, force=True)
+    except docker.errors.NotFound:
+        return
+    except docker.errors.APIError as error:
+        # Somebody else is removing it: it is going, which is what was wanted.
+        if error.status_code != 409:
+            raise
 
 
 def _forget_removal(task: asyncio.Task[None]) -> None:

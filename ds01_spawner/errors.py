@@ -18,9 +18,14 @@ class Refused(SpawnException):
         A short label for the Hub's metrics, such as ``"image"`` or ``"limits"``.
     status_code
         4xx when the request is at fault, 503 when the machine is.
+    record
+        What is still true of it later; the message by default.
     """
 
-    def __init__(self, message: str, *, reason: str, status_code: int = 400) -> None:
+    def __init__(
+        self, message: str, *, reason: str, status_code: int = 400, record: str = ""
+    ) -> None:
+        self.record = record or message
         super().__init__(message, reason=reason, status_code=status_code)
         # The pages read these two, which JupyterHub 6.1 does not set by itself.
         self.jupyterhub_message = message

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .admission.offers import Offer
 from .endings import Ending
+from .gpus.request import parse_request
 from .images.catalogue import CatalogueImage
 from .options import NO_GPU, SMALLEST_CPUS, SMALLEST_MEMORY_BYTES, Choices
 from .pages import seen_by
@@ -159,19 +160,24 @@ def _segments(
 
 
 def _gpu_segments(found: tuple[Offer, ...], chosen: str) -> list[_Segment]:
-    """Return "None" and the sizes; one that does not exist any more falls back to "None"."""
-    if chosen not in [offer.value for offer in found]:
-        chosen = NO_GPU
-    sizes = [
-        _Segment(
-            offer.value,
-            offer.label,
-            offer.value == chosen,
-            f"{offer.free} of {offer.total} free",
-        )
-        for offer in found
-    ]
-    return [_Segment(NO_GPU, "None", chosen == NO_GPU, "CPUs only"), *sizes]
+    """Return "None", the sizes, and what was asked for in other words, such as ``>=20g``.
+
+    A size that does not exist any more falls back to "None".
+    """
+    sizes = [_Segment(o.value, o.label, o.value == chosen, o.note) for o in found]
+    if not any(size.chosen for size in sizes) and (asked := _least_memory(chosen)):
+        sizes.append(_Segment(chosen, asked, True, "as you asked before"))
+    none = not any(size.chosen for size in sizes)
+    return [_Segment(NO_GPU, "None", none, "CPUs only"), *sizes]
+
+
+def _least_memory(size: str) -> str:
+    """Return a request for a least memory in words; empty if it is none."""
+    try:
+        request = parse_request(size)
+    except ValueError:
+        return ""
+    return request.size if request.memory_bytes else ""
 
 
 def _count_segments(largest: int, chosen: Any) -> list[_Segment]:

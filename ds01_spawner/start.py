@@ -80,7 +80,7 @@ class Start:
             raise
         except Exception as error:
             refused = self._explain(error)
-            await asyncio.shield(self._undo(refused.jupyterhub_message))
+            await asyncio.shield(self._undo(refused.record))
             raise refused from error
         finally:
             self.log.end()
@@ -230,7 +230,10 @@ class Start:
             self._devices = devices
             plan = server_plan(self._spawner, image, account, workspace, devices, self._nonce)
             body = backend.apply(containers.create_arguments(plan), devices)
-            return await engine.create(self._docker, plan.name, body, self._nonce)
+            try:
+                return await engine.create(self._docker, plan.name, body, self._nonce)
+            except docker.errors.APIError as error:
+                raise self._not_created(error) from error
 
         if request is None:
             return await make(await grants.without(), ())
@@ -241,6 +244,19 @@ class Start:
         made, reason = await grants.grant(request, applicant, pending, make)
         self.log.say(62, reason)
         return made
+
+    def _not_created(self, error: docker.errors.APIError) -> Exception:
+        """Return what the user is told when the engine answered, and made no container."""
+        if "no space left on device" in str(error).lower():
+            return error
+        spawner = self._spawner
+        spawner.log.error("No container for %s: %s", spawner._log_name, error)
+        return Refused(
+            f"The engine cannot make a container of the image {spawner.options.image}. Choose "
+            "another one, and tell an admin; the Hub's log has the reason.",
+            reason="image",
+            status_code=500,
+        )
 
     async def _introduce_user(self, account: Account) -> None:
         """Put the user's passwd and group entries, and a place for packages, into the container."""

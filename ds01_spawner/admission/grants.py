@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import docker.errors
 
 from .. import endings, engine
 from ..errors import Refused
@@ -15,7 +18,7 @@ from ..gpus.attachment import AttachmentError, Backend, choose_backend
 from ..gpus.demand import RecentDemand
 from ..gpus.devices import Device, Inventory, Snapshot, State
 from ..gpus.occupancy import Container
-from ..gpus.placement import choose
+from ..gpus.placement import Choice, choose
 from ..gpus.request import GpuRequest, suffices
 from ..gpus.snapshot import Snapshots
 from ..policy import Limits
@@ -30,6 +33,8 @@ _LOG = logging.getLogger(__name__)
 
 #: A page may show how things stood so many seconds ago; a grant never does.
 _PAGE_AGE_S = 1.0
+#: Somebody who asks for the same again within so many seconds has no further need.
+_SAME_REQUEST_S = 600.0
 
 
 class Abandoned(Exception):
@@ -93,6 +98,8 @@ class Grants:
         self._forced_backend = backend
         self._driver_capabilities = driver_capabilities
         self._demand = RecentDemand()
+        self._asked_at: dict[tuple[str, GpuRequest], float] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._page: tuple[float, asyncio.Task[Snapshot]] | None = None
 
     async def without(self) -> Backend:
@@ -113,7 +120,7 @@ class Grants:
     async def snapshot(self) -> Snapshot:
         """Return how things stand or stood a moment ago, for a page."""
         now = asyncio.get_running_loop().time()
-        if self._page is None or now - self._page[0] > _PAGE_AGE_S or _failed(self._page[1]):
+        if self._page is None or _is_over(*self._page, now):
             self._page = now, asyncio.ensure_future(self._look())
         return await asyncio.shield(self._page[1])
 
@@ -148,24 +155,19 @@ class Grants:
         Abandoned
             If the applicant has gone away meanwhile.
         """
-        async with self._lock.hold() as held:
+        # One of each user at a time, so that nobody fills the line.
+        async with self._turn(applicant.user), self._lock.hold() as held:
             if not applicant.still_wants():
                 raise Abandoned
             await settle(self._docker, held)
             snapshot, own = await self._snapshots.take()
             if await self._bury_leftovers(own):
                 snapshot, own = await self._snapshots.take()
-            self._demand.saw(request)
             devices, reason = await self._choose(request, applicant, snapshot, own)
             backend = await self._backend_or_refuse(snapshot.inventory)
             held.write(pending)
-            try:
-                made = await create(backend, devices)
-            except Exception as error:
-                # Without an answer the engine may still be creating; the next one settles that.
-                if not engine.is_silent(error):
-                    held.clear()
-                raise
+            # Whatever goes wrong, the engine may still be creating; the next holder settles that.
+            made = await create(backend, devices)
             held.clear()
         return made, reason
 
@@ -175,6 +177,20 @@ class Grants:
             await settle(self._docker, held)
             _, own = await self._snapshots.take()
             await self._bury_leftovers(own)
+
+    def _turn(self, user: str) -> asyncio.Lock:
+        """Return the lock of one user's requests; it is gone when nobody waits for it."""
+        return self._turns.setdefault(user, asyncio.Lock())
+
+    def _note_demand(self, user: str, request: GpuRequest) -> None:
+        """Count a request that could be granted here, and one that is repeated only once."""
+        now = asyncio.get_running_loop().time()
+        self._asked_at = {
+            asked: at for asked, at in self._asked_at.items() if now - at < _SAME_REQUEST_S
+        }
+        if (user, request) not in self._asked_at:
+            self._demand.saw(request)
+        self._asked_at[user, request] = now
 
     # -- the choice --------------------------------------------------------------------------
 
@@ -201,12 +217,16 @@ class Grants:
         too_much = quota.refusal(request, working, limits, used)
         if too_much:
             raise Refused(too_much, reason="quota", status_code=403)
+        if len(working) >= request.count:
+            self._note_demand(applicant.user, request)
         may_have = quota.allowed(request, snapshot.free, limits, used)
         theirs = replace(inventory, devices=quota.of_kind(request, inventory.devices, limits))
         choice = choose(request, may_have, theirs, self._demand)
         if choice.devices:
             return choice.devices, choice.reason
-        raise await self._nothing_free(request, snapshot, choice.reason, choice.alternative)
+        raise await self._nothing_free(
+            request, snapshot, choice, quota.larger(request, snapshot.free, limits, used)
+        )
 
     async def _backend_or_refuse(self, inventory: Inventory) -> Backend:
         try:
@@ -224,19 +244,30 @@ class Grants:
         self,
         request: GpuRequest,
         snapshot: Snapshot,
-        reason: str,
-        alternative: GpuRequest | None,
+        choice: Choice,
+        larger: Device | None,
     ) -> Refused:
         """Return the refusal, with when to try again: the place for a waiting line to step in."""
-        parts = [reason]
-        wait = await self._expected_wait(request, snapshot)
-        if wait:
-            parts.append(f"Judged by earlier servers, it takes {wait} until that changes.")
-        if alternative is not None:
-            parts.append(f"Free now would be {alternative}.")
-        return Refused(" ".join(parts), reason="no-gpu", status_code=409)
+        parts = [choice.reason]
+        try:
+            parts.append(await self._outlook(request, snapshot))
+        except Exception:  # noqa: BLE001
+            # No forecast is no reason for another answer.
+            _LOG.exception("The history of uses cannot be read")
+        if snapshot.warnings:
+            parts.append("Some may be held back by something that an admin has to look at.")
+        instead = [str(choice.alternative)] if choice.alternative else []
+        instead += [f"a whole GPU, which counts {larger.weight:g}"] if larger else []
+        if instead:
+            parts.append(f"Free now would be {', or '.join(instead)}.")
+        return Refused(
+            " ".join(filter(None, parts)),
+            reason="no-gpu",
+            status_code=409,
+            record=f"Nothing that would do for {request} was free.",
+        )
 
-    async def _expected_wait(self, request: GpuRequest, snapshot: Snapshot) -> str:
+    async def _outlook(self, request: GpuRequest, snapshot: Snapshot) -> str:
         held = [d for d in snapshot.inventory.devices if suffices(d, request)]
         sizes = {size_of(device) for device in held}
         earlier = await asyncio.to_thread(self._store.gpu_uses, sizes)
@@ -246,10 +277,9 @@ class Grants:
             if device.uuid in snapshot.holders
         ]
         free = sum(device in snapshot.free for device in held)
-        wait = forecast.expected_wait(
+        return forecast.outlook(
             since, earlier, datetime.now(timezone.utc), max(1, request.count - free)
         )
-        return forecast.in_words(wait) if wait is not None else ""
 
     # -- looking and tidying -----------------------------------------------------------------
 
@@ -258,21 +288,44 @@ class Grants:
         return snapshot
 
     async def _bury_leftovers(self, own: Sequence[Container]) -> bool:
-        """Remove what an earlier Hub of ours created and never started; tell if there was any."""
+        """Remove what a start of ours that is over has left; tell if there was any."""
         leftovers = [
             container
             for container in own
-            if container.state == "created"
+            if container.state in _NEVER_STARTED
             and container.labels.get("ds01.start") not in self.starts
         ]
-        for container in leftovers:
-            _LOG.warning("Removing %s, which was created and never started", container.name)
-            labels = container.labels
-            ending = endings.start_failed(labels["ds01.user"], labels["ds01.project"], _INTERRUPTED)
-            await asyncio.to_thread(self._store.add_ending, ending)
-            await engine.remove(self._docker, container.container_id)
-        return bool(leftovers)
+        return any([await self._bury(container) for container in leftovers])
 
+    async def _bury(self, container: Container) -> bool:
+        """Remove a leftover; tell if it is gone."""
+        # The start is over by now, and may have succeeded since the engine listed the container.
+        found = await engine.inspect(self._docker, container.container_id)
+        if found is None:
+            return True
+        if found["State"]["Status"] not in _NEVER_STARTED:
+            return False
+        _LOG.warning("Removing %s, which was never started", container.name)
+        try:
+            await engine.remove_once(self._docker, container.container_id)
+        except docker.errors.APIError:
+            # It keeps what it holds, and the next grant tries again; nobody waits for that here.
+            _LOG.exception("The engine cannot remove %s", container.name)
+            return False
+        if container.state == "created":
+            await self._remember_interrupted(container.labels)
+        return True
+
+    async def _remember_interrupted(self, labels: Mapping[str, str]) -> None:
+        ending = endings.start_failed(labels["ds01.user"], labels["ds01.project"], _INTERRUPTED)
+        try:
+            await asyncio.to_thread(self._store.add_ending, ending)
+        except Exception:  # noqa: BLE001
+            _LOG.exception("The interrupted start of %s cannot be recorded", labels["ds01.user"])
+
+
+#: What is in one of these states has never run, or is half removed.
+_NEVER_STARTED = ("created", "dead")
 
 _INTERRUPTED = "Its start was interrupted when the Hub restarted. Start it again."
 
@@ -307,5 +360,8 @@ def _used(user: str, own: Sequence[Container]) -> Mapping[str, float]:
     }
 
 
-def _failed(task: asyncio.Task[Any]) -> bool:
-    return task.done() and (task.cancelled() or task.exception() is not None)
+def _is_over(asked_at: float, look: asyncio.Task[Any], now: float) -> bool:
+    """Tell whether a look is old or has failed; one under way is waited for, however slow."""
+    if not look.done():
+        return False
+    return now - asked_at > _PAGE_AGE_S or look.cancelled() or look.exception() is not None

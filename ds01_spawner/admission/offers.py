@@ -25,12 +25,21 @@ class Offer:
         The same for people.
     free, total
         How many are free now, and how many there are that work.
+    weight
+        GPU equivalents of one.
     """
 
     value: str
     label: str
     free: int
     total: int
+    weight: float = 1.0
+
+    @property
+    def note(self) -> str:
+        """What it counts, and how many are free, for people."""
+        share = "whole GPU" if self.weight == 1 else f"{self.weight:.2g} of a GPU"
+        return f"{share}, {self.free} of {self.total} free"
 
 
 def offers(snapshot: Snapshot, limits: Limits) -> tuple[Offer, ...]:
@@ -53,6 +62,7 @@ def offers(snapshot: Snapshot, limits: Limits) -> tuple[Offer, ...]:
             label=_label(members[0], several_models),
             free=sum(device.uuid in free for device in members),
             total=len(members),
+            weight=members[0].weight,
         )
         for (_, _, value), members in sorted(groups.items())
     )

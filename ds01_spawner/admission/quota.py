@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..gpus.devices import Device
-from ..gpus.request import GpuRequest
+from ..gpus.request import GpuRequest, suffices
 from ..policy import Limits
 
 #: Weights are sums of fractions such as 1/7.
@@ -55,6 +56,17 @@ def objection(request: GpuRequest, limits: Limits) -> str:
             "equivalents. Choose less."
         )
     return ""
+
+
+def larger(
+    request: GpuRequest, free: Sequence[Device], limits: Limits, used: Mapping[str, float]
+) -> Device | None:
+    """Return a free whole GPU that the user may have in place of one MIG device; None if none."""
+    if request.count > 1 or not request.profile:
+        return None
+    whole = replace(request, profile="", whole=True)
+    fits = (d for d in allowed(whole, free, limits, used) if d.kind == "gpu")
+    return next((device for device in fits if suffices(device, request)), None)
 
 
 def refusal(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import docker.errors
@@ -11,8 +12,12 @@ from .. import engine
 from ..errors import Refused
 from .lock import HeldLock, Pending
 
+_LOG = logging.getLogger(__name__)
+
 #: Seconds that an engine may take for a create whose Hub has died.
 _PATIENCE_S = 60.0
+#: Images of which a container is tried to be made, until one can be.
+_MOST_IMAGES = 10
 
 
 async def settle(docker_call: engine.Docker, held: HeldLock) -> None:
@@ -44,31 +49,48 @@ async def settle(docker_call: engine.Docker, held: HeldLock) -> None:
 
 
 async def _is_settled(docker_call: engine.Docker, pending: Pending) -> bool:
-    if await engine.inspect(docker_call, pending.name) is not None:
+    found = await engine.inspect(docker_call, pending.name)
+    if found is not None:
+        if engine.is_probe(found):
+            # The answer to it was lost; only who holds the lock makes one.
+            await engine.remove(docker_call, found["Id"])
         return True
-    try:
-        probe = await docker_call("create_container_from_config", _probe(pending), pending.name)
-    except docker.errors.ImageNotFound:
-        return await _is_settled_without_image(docker_call, pending)
-    except docker.errors.APIError as error:
-        if error.status_code != 409:
-            raise
-        return False
-    await engine.remove(docker_call, probe["Id"])
-    return True
+    return await _is_name_free(docker_call, pending)
 
 
-async def _is_settled_without_image(docker_call: engine.Docker, pending: Pending) -> bool:
-    """Try the name with any other image: its own has been removed."""
-    images = await docker_call("images", quiet=True)
-    if not images:
-        return True
-    return await _is_settled(docker_call, Pending(pending.name, images[0]))
+async def _is_name_free(docker_call: engine.Docker, pending: Pending) -> bool:
+    """Try the name with an image of the machine, with others if no container can be made of it.
+
+    The image that was asked for comes last: it may be the reason why its create never ended.
+    """
+    for image in [*await _images(docker_call), pending.image]:
+        try:
+            probe = await docker_call("create_container_from_config", _probe(image), pending.name)
+        except docker.errors.APIError as error:
+            if error.status_code == 409:
+                return False
+            _LOG.warning("No container can be made of %s to try a name: %s", image, error)
+        else:
+            await engine.remove(docker_call, probe["Id"])
+            return True
+    raise docker.errors.DockerException("No image is there of which a container can be made")
 
 
-def _probe(pending: Pending) -> dict[str, Any]:
+async def _images(docker_call: engine.Docker) -> list[str]:
+    """Return the machine's own images first, the catalogue's ``ds01/…``, and not too many."""
+    found = await docker_call("images")
+    own = [image["Id"] for image in found if _is_own(image)]
+    others = [image["Id"] for image in found if not _is_own(image)]
+    return (own + others)[:_MOST_IMAGES]
+
+
+def _is_own(image: dict[str, Any]) -> bool:
+    return any(tag.startswith("ds01/") for tag in image["RepoTags"] or ())
+
+
+def _probe(image: str) -> dict[str, Any]:
     return {
-        "Image": pending.image,
+        "Image": image,
         "Cmd": ["true"],
         "Labels": {engine.PROBE_LABEL: "true"},
         "HostConfig": {"NetworkMode": "none"},

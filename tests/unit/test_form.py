@@ -181,7 +181,7 @@ def test_an_image_gets_the_picture_of_what_it_is_for(fields, picture, choices):
 
 
 GPUS = GpuChoices(
-    (Offer("3g.40gb", "3g.40gb", 2, 4), Offer("full", "A100 80 GB", 0, 2)), largest_count=2
+    (Offer("3g.40gb", "3g.40gb", 2, 4, 3 / 7), Offer("full", "A100 80 GB", 0, 2)), largest_count=2
 )
 
 
@@ -190,9 +190,8 @@ def test_gpus_are_offered_with_how_many_are_free(choices):
 
     offered = {control.value: control.label for control in page.named("gpu")}
     assert list(offered) == ["none", "3g.40gb", "full"]
-    assert "2 of 4 free" in offered["3g.40gb"]
-    assert "A100 80 GB" in offered["full"]
-    assert "0 of 2 free" in offered["full"]
+    assert offered["3g.40gb"] == "3g.40gb 0.43 of a GPU, 2 of 4 free"
+    assert offered["full"] == "A100 80 GB whole GPU, 0 of 2 free"
     assert page.chosen("gpu") == ["none"]
 
 
@@ -209,6 +208,7 @@ def test_every_gpu_that_is_offered_is_a_request_that_the_gate_takes(choices):
 def test_a_gpu_chosen_before_is_chosen_again_as_far_as_it_exists(choices):
     assert form(choices, {"gpu": "full", "gpu_count": 2}, gpus=GPUS).chosen("gpu") == ["full"]
     assert form(choices, {"gpu": "full", "gpu_count": 2}, gpus=GPUS).chosen("gpu_count") == ["2"]
+    assert form(choices, {"gpu": ">=20g"}, gpus=GPUS).chosen("gpu") == [">=20g"]
     assert form(choices, {"gpu": "7g.80gb"}, gpus=GPUS).chosen("gpu") == ["none"]
     assert form(choices, {"gpu": ["x"], "gpu_count": "y"}, gpus=GPUS).chosen("gpu") == ["none"]
 

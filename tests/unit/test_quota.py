@@ -86,5 +86,15 @@ def test_a_refusal_says_when_only_a_whole_gpu_would_do():
     assert "only a whole GPU" in quota.refusal(parse_request("7g.80gb"), [GPU], limits(), {})
 
 
+def test_a_whole_gpu_is_named_in_place_of_a_mig_device_if_the_user_may_have_it():
+    small = parse_request("3g.40gb")
+
+    assert quota.larger(small, [HALF, GPU], limits(), {}) is GPU
+    assert quota.larger(small, [GPU], limits(), {"": 0.4}) is None
+    assert quota.larger(small, [GPU], limits(full_gpu=False), {}) is None
+    assert quota.larger(parse_request("3g.40gb@H100"), [GPU], limits(), {}) is None
+    assert quota.larger(parse_request("full"), [GPU], limits(), {}) is None
+
+
 def test_too_few_devices_are_no_matter_of_the_limit():
     assert quota.refusal(parse_request("full"), [], limits(), {}) == ""
