@@ -269,8 +269,12 @@ stop_hub() {
 make_pretended_gpus() {
     # Whoever has not asked for it here must not get it from a forgotten variable.
     unset DS01_PRETEND_GPUS
-    [[ -n "$PRETENDED_GPUS" ]] || return 0
     local directory="$DATA/pretended-gpus"
+    # Whether it is there tells ds01 gpus which GPUs this Hub sees.
+    if [[ -z "$PRETENDED_GPUS" ]]; then
+        rm -rf "$directory"
+        return 0
+    fi
     step "The GPUs are pretended: nothing can be computed on them ($PRETENDED_GPUS)"
     quietly "$VENV/bin/python" -m ds01_spawner.pretend -- "$PRETENDED_GPUS" "$directory"
     export DS01_PRETEND_GPUS="$directory"
@@ -307,7 +311,7 @@ say_where() {
         say "Users log in with: any name, password $(<"$DATA/secrets/user-password")"
         say "The admin with:    admin, password $(<"$DATA/secrets/admin-password")"
     fi
-    [[ -z "$PRETENDED_GPUS" ]] || say "GPUs:              pretended, $PRETENDED_GPUS"
+    [[ -z "$PRETENDED_GPUS" ]] || say "GPUs:              pretended, $PRETENDED_GPUS; ds01 gpus --data $DATA shows them"
     say "Data:              $DATA (the passwords are in secrets/)"
     say "Stop the Hub:      Ctrl-C"
     [[ "$IP" == 127.* || "$IP" == ::1 ]] ||

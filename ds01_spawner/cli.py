@@ -228,6 +228,9 @@ def gpus(args: argparse.Namespace) -> int:
     """list the GPUs, and who holds them; ends with status 1 if they cannot be read"""
     if args.recovered:
         return _forget_fault(args.data, args.recovered)
+    # What the Hub on this directory pretends, this command sees too.
+    if (args.data / "pretended-gpus").is_dir():
+        os.environ.setdefault(pretend.VARIABLE, str(args.data / "pretended-gpus"))
     nvml = _nvml(args.data)
     hub_id = args.data / "hub-id"
     snapshot = take_now(
@@ -248,6 +251,10 @@ def gpus(args: argparse.Namespace) -> int:
         elif not inventory.problem:
             _say("There is no GPU on this server.")
         _list(report.remarks(snapshot))
+        if not hub_id.exists():
+            _say(
+                f"No Hub has run on {args.data}: its servers would be shown as containers (--data)."
+            )
     if inventory.problem:
         raise Failure(inventory.problem)
     return 0

@@ -53,8 +53,18 @@ def check(config: Config) -> None:
         found = _found_impossible(_settings(config))
     if found:
         raise ConfigurationError("\n".join(found))
+    _log_like_the_hub()
     if old := toolkit.warning():
         _LOG.warning("%s", old)
+
+
+def _log_like_the_hub() -> None:
+    """Give what our modules log the time and the level that the Hub's own lines have."""
+    ours = logging.getLogger("ds01_spawner")
+    if not ours.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("[%(levelname)1.1s %(asctime)s DS01] %(message)s"))
+        ours.addHandler(handler)
 
 
 def recover(config: Config) -> None:

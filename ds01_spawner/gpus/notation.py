@@ -236,6 +236,10 @@ class Names:
 
     def _those(self, meant: Callable[[Device], bool], otherwise: str) -> frozenset[str]:
         found = frozenset(device.uuid for device in self._devices if meant(device))
+        # The node of a GPU that cannot be read is not known; one that no other has must be its.
+        found = found or frozenset(
+            device.uuid for device in self._devices if device.minor is None and not device.parent
+        )
         if not found:
             raise Unresolved(otherwise)
         return found

@@ -195,12 +195,13 @@ def _hold_claims(
             container.holder, f"Nothing is known of the container {container.name}."
         )
         return frozenset()
-    words = claims.words(runtimes)
+    words, nodes = claims.words(runtimes), claims.nodes
     if container.ours:
-        words += (container.labels.get("ds01.gpu.uuids", ""),)
+        # This Hub gives nodes for pretended devices only, and the label says which they stand for.
+        words, nodes = (*words, container.labels.get("ds01.gpu.uuids", "")), ()
     named, opened = (
         _resolved(books, container, resolve, said)
-        for resolve, said in ((names.named, words), (names.node, claims.nodes))
+        for resolve, said in ((names.named, words), (names.node, nodes))
     )
     has = names.together(opened).union(*named)
     for uuid in has:

@@ -9,7 +9,7 @@ from typing import Any
 from ..columns import GAP, shortened, widths_of
 from ..names import project_of
 from ..policy import format_bytes
-from .devices import Device, Holder, Snapshot
+from .devices import Device, Holder, Snapshot, State
 
 HEADINGS = ("DEVICE", "MODEL", "MEMORY", "WEIGHT", "STATE", "HELD BY", "SINCE", "USE")
 
@@ -40,6 +40,11 @@ def remarks(snapshot: Snapshot) -> list[str]:
     devices = snapshot.inventory.devices
     return [
         *(f"{d.index} ({d.uuid}): {d.state.value}: {d.detail}" for d in devices if d.detail),
+        *(
+            f"{d.index} ({d.uuid}) has several holders: {', '.join(map(_who, holders))}"
+            for d in devices
+            if len(holders := snapshot.holders.get(d.uuid, ())) > 1 and d.state is State.OK
+        ),
         *(f"Warning: {warning}" for warning in snapshot.warnings),
     ]
 
@@ -104,6 +109,7 @@ def _object(device: Device, snapshot: Snapshot, utilisation: Mapping[str, float]
         "state": device.state.value,
         "detail": device.detail or None,
         "holder": first and _holder(first),
+        "holders": [_holder(holder) for holder in holders],
         "held_since": first.since.isoformat() if first and first.since else None,
         "utilisation": utilisation.get(device.uuid),
     }

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01_spawner.gpus.claims import Claims, Request, Runtimes
-from ds01_spawner.gpus.devices import Snapshot
+from ds01_spawner.gpus.devices import Device, Inventory, Snapshot, State
 from ds01_spawner.gpus.notation import Names
 from ds01_spawner.gpus.occupancy import Container, Process, occupancy
 
@@ -160,6 +160,26 @@ def test_device_nodes_hold_their_devices():
     assert held(judge(container(nodes=["/dev/nvidia7", "/dev/nvidiactl"]))) == {WHOLE.uuid}
     assert held(judge(container(nodes=entrance))) == {SECOND.uuid, PARTED.uuid}
     assert held(judge(container(nodes=["c 195:* rwm"]))) == EVERYTHING
+
+
+def test_nodes_of_our_own_servers_are_what_their_label_says():
+    """Pretended GPUs are nodes without a number that anybody knows, after another partitioning."""
+    labels = {**HUB, "ds01.gpu.uuids": WHOLE.uuid}
+    nodes = ["/dev/nvidia7", "/dev/nvidia-caps/nvidia-cap999"]
+
+    assert held(judge(container(nodes=nodes, labels=labels, ours=True))) == {WHOLE.uuid}
+    assert held(judge(container(nodes=nodes, labels=labels))) == EVERYTHING
+
+
+def test_a_node_of_no_gpu_that_can_be_read_is_the_one_that_cannot_be():
+    lost = Device("unreadable-9", "9", "", 0, 1, 1.0, state=State.LOST)
+    inventory = Inventory((*INVENTORY.devices, lost))
+    one = container(nodes=["/dev/nvidia99"])
+
+    holders, warnings = occupancy(inventory, [one], runtimes=RUNTIMES)
+
+    assert set(holders) == {lost.uuid}
+    assert not warnings
 
 
 # -- processes -------------------------------------------------------------------------------
