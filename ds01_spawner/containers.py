@@ -7,6 +7,7 @@ health check, labels, certain variables) is set here for every container, whatev
 from __future__ import annotations
 
 import fnmatch
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,18 +42,21 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True)
 class Image:
-    """What Docker says of an image: its `reference`, `env` and `labels`."""
+    """What Docker says of an image: its `reference`, `env`, `labels` and places of `volumes`."""
 
     reference: str
     env: Mapping[str, str]
     labels: Mapping[str, str]
+    volumes: tuple[str, ...] = ()
 
     @classmethod
     def from_inspect(cls, reference: str, inspected: Mapping[str, Any]) -> Image:
         """Read an image's inspection."""
         config = inspected["Config"] or {}
         pairs = (line.partition("=") for line in config.get("Env") or [])
-        return cls(reference, {key: value for key, _, value in pairs}, config.get("Labels") or {})
+        env = {key: value for key, _, value in pairs}
+        volumes = {_cleaned(place) for place in config.get("Volumes") or {}}
+        return cls(reference, env, config.get("Labels") or {}, tuple(sorted(volumes)))
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,10 @@ class Hardening:
 
 @dataclass(frozen=True)
 class Mount:
-    """A host directory or file, or a volume if `source` is no path, at `target`."""
+    """A host directory or file, or a volume if `source` is no path, at `target`.
+
+    A volume without a name is new and empty, and is removed with its container.
+    """
 
     source: str
     target: str
@@ -122,6 +129,11 @@ class Plan:
     network: str
     hardening: Hardening
     log_bytes: int
+
+
+def _cleaned(place: str) -> str:
+    """Write a path as the engine does, which compares mounts' places as text."""
+    return posixpath.normpath(f"/{place.lstrip('/')}") if place.startswith("/") else place
 
 
 def home_in_container(account: Account) -> str:

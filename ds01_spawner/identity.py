@@ -22,6 +22,19 @@ from .containers import home_in_container
 _LARGEST_FILE = 1024 * 1024
 
 
+def introduce(client: Any, container: str, account: Account, volumes: Iterable[str]) -> None:
+    """Put what `identity_archive` makes into a created container; blocks.
+
+    Raises
+    ------
+    docker.errors.APIError
+        If the engine cannot do it.
+    """
+    passwd, group = (read_image_file(client, container, f"/etc/{n}") for n in ("passwd", "group"))
+    archive = identity_archive(*with_user(passwd, group, account), account, volumes)
+    client.put_archive(container, "/", archive)
+
+
 def read_image_file(client: Any, container: str, path: str) -> str:
     """Return a small text file of a created container; empty if there is none.
 
@@ -59,8 +72,16 @@ def with_user(passwd: str, group: str, account: Account) -> tuple[str, str]:
     )
 
 
-def identity_archive(passwd: str, group: str, account: Account) -> bytes:
-    """Return a tar for the container's root: both files and the place for temporary packages."""
+def identity_archive(
+    passwd: str, group: str, account: Account, volumes: Iterable[str] = ()
+) -> bytes:
+    """Return a tar for the container's root: both files and the place for temporary packages.
+
+    Parameters
+    ----------
+    volumes
+        Places of new volumes, which belong to root at first and must be of use to the user.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, text in (("etc/passwd", passwd), ("etc/group", group)):
@@ -68,6 +89,10 @@ def identity_archive(passwd: str, group: str, account: Account) -> bytes:
             file = tarfile.TarInfo(name)
             file.size, file.mode = len(data), 0o644
             archive.addfile(file, io.BytesIO(data))
+        for volume in volumes:
+            root = tarfile.TarInfo(volume.lstrip("/"))
+            root.type, root.mode = tarfile.DIRTYPE, 0o1777
+            archive.addfile(root)
         place = tarfile.TarInfo(runtime.TEMPORARY.lstrip("/"))
         place.type, place.mode = tarfile.DIRTYPE, 0o755
         place.uid, place.gid = account.uid, account.gid

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from . import containers, runtime
+from . import containers, image_volumes, runtime
 from .accounts import Account
 from .admission.grants import grant_labels
 from .gpus.devices import Device
@@ -35,6 +35,10 @@ def server_plan(
     """
     limits, options = spawner.limits(), spawner.options
     swap = limits.memory_swap_bytes - limits.memory_bytes
+    home = containers.home_in_container(account)
+    mounts = containers.server_mounts(
+        account, workspace.path, runtime.volume_name(), spawner.ca_bundle_path
+    )
     return containers.Plan(
         name=spawner.object_name,
         hostname=spawner.project,
@@ -47,9 +51,7 @@ def server_plan(
         pids=limits.pids,
         env=_env(spawner, image, account),
         labels={**_labels(spawner, start), **grant_labels(devices)},
-        mounts=containers.server_mounts(
-            account, workspace.path, runtime.volume_name(), spawner.ca_bundle_path
-        ),
+        mounts=(*mounts, *image_volumes.mounts(image.volumes, home)),
         network=spawner.network_name,
         hardening=spawner.hardening(),
         log_bytes=spawner.container_log_bytes,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import docker.errors
 from jupyterhub.utils import url_path_join
 
-from . import containers, endings, engine, identity, network, runtime
+from . import containers, endings, engine, identity, image_volumes, network, runtime
 from .accounts import Account
 from .admission.grants import Applicant
 from .admission.lock import Pending
@@ -125,6 +125,8 @@ class Start:
         say(10, f"Preparing the image {spawner.options.image} …")
         image = await self._prepare_image()
         account = await spawner.in_thread(spawner.account)
+        image_home = containers.home_in_container(account)
+        image_volumes.check(spawner.options.image, image.volumes, image_home)
         workspaces = spawner.workspaces(account)
         if spawner.project not in await spawner.in_thread(workspaces.projects):
             self._new_in = workspaces
@@ -136,7 +138,7 @@ class Start:
         # A task of its own: a cancelled start must still learn what the engine has made.
         self._creating = asyncio.ensure_future(self._create(image, account, workspace))
         spawner.object_id = await asyncio.shield(self._creating)
-        await self._introduce_user(account)
+        await self._introduce_user(image, account)
 
         busy = "Others are starting at this moment; yours is next in turn …"
         async with spawner.launch_slots.one(spawner.user.name, lambda: say(65, busy)):
@@ -258,17 +260,13 @@ class Start:
             status_code=500,
         )
 
-    async def _introduce_user(self, account: Account) -> None:
-        """Put the user's passwd and group entries, and a place for packages, into the container."""
-        spawner, read = self._spawner, identity.read_image_file
-        passwd, group = await asyncio.gather(
-            *(
-                spawner.in_thread(read, spawner.client, spawner.object_id, path)
-                for path in ("/etc/passwd", "/etc/group")
-            )
+    async def _introduce_user(self, image: containers.Image, account: Account) -> None:
+        """Put the user's passwd and group entries, and places to write to, into the container."""
+        spawner, home = self._spawner, containers.home_in_container(account)
+        volumes = image_volumes.places(image.volumes, home)
+        await spawner.in_thread(
+            identity.introduce, spawner.client, spawner.object_id, account, volumes
         )
-        archive = identity.identity_archive(*identity.with_user(passwd, group, account), account)
-        await self._docker("put_archive", spawner.object_id, "/", archive)
 
     async def _check_started(self, account: Account, workspace: Directory, home: Directory) -> str:
         """Check that the container has what was meant, and return its address."""

@@ -11,7 +11,7 @@ DOCKERFILE = """
 FROM ds01/python:3.11
 RUN cp /bin/sh /usr/local/bin/rootshell && chmod 4755 /usr/local/bin/rootshell \
  && printf '#!/bin/sh\\ntouch /workspace/hacked\\n' > /evil && chmod 755 /evil \
- && mkdir -p /opt/ds01 && cp /evil /opt/ds01/evil \
+ && mkdir -p /opt/ds01 /data && touch /data/file && cp /evil /opt/ds01/evil \
  && echo 'victim:x:0:0::/:/bin/sh' >> /etc/passwd
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=all CUDA_VERSION=12.4 \
     DOCKER_RESOURCE_GPU=all LD_PRELOAD=/evil.so LD_AUDIT=/evil.so LD_LIBRARY_PATH=/evil \
@@ -20,7 +20,7 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=all CUDA_VERSION=12.4 
 LABEL ds01.protected=true ds01.user=root ds01.gpu.uuids=GPU-1 traefik.enable=true
 USER root
 WORKDIR /root
-VOLUME /workspace /home /opt/ds01 /data
+VOLUME /workspace /home /opt/ds01 /data /tmp
 EXPOSE 22
 STOPSIGNAL SIGKILL
 HEALTHCHECK --interval=1s CMD /evil
@@ -37,6 +37,8 @@ print(json.dumps({
                     ("NVIDIA_VISIBLE_DEVICES", "DOCKER_RESOURCE_GPU", "JUPYTERHUB_API_TOKEN")},
     "hacked": os.path.exists("/workspace/hacked"),
     "evil": os.path.exists("/opt/ds01/evil"),
+    "copied": os.listdir("/data"),
+    "writable": all(os.access(place, os.W_OK) for place in ("/data", "/tmp")),
 }))
 """
 
@@ -61,6 +63,9 @@ def test_the_notebook_server_runs_all_the_same_and_as_an_ordinary_user(server):
     assert seen["environment"]["JUPYTERHUB_API_TOKEN"] != "forged"
     assert seen["hacked"] is False
     assert seen["evil"] is False
+    # What the engine would have copied while it makes the container, under the lock of all grants.
+    assert seen["copied"] == []
+    assert seen["writable"] is True
 
 
 def test_what_the_image_says_of_itself_is_overridden(server):
@@ -90,6 +95,17 @@ def test_its_volumes_lie_under_ours_and_go_with_the_container(server, hub):
     volumes = hub.docker.volumes()["Volumes"] or []
     assert anonymous not in {volume["Name"] for volume in volumes}
     server.owner.start(image="brags", memory="1g")
+
+
+def test_an_image_whose_volume_would_lose_files_is_refused(hub, tmp_path):
+    (tmp_path / "Dockerfile").write_text("FROM ds01/python:3.11\nVOLUME /workspace/results\n")
+    buildkit.build(tmp_path, "ds01-test/loses:1", log=print)
+    hub.add_image("loses", "ds01-test/loses:1")
+    heidi = hub.user("heidi")
+    answer = heidi.ask(image="loses")
+    assert answer.status_code == 400
+    assert "image loses declares a volume at '/workspace/results'" in answer.json()["message"]
+    assert heidi.container() is None
 
 
 def test_a_setuid_shell_gives_nobody_root(server):
