@@ -9,6 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 GAP = "  "
 
 
+def printable(text: str) -> str:
+    """Return somebody else's words without what moves a terminal's cursor or turns its line round.
+
+    Control and formatting characters and separators of lines become question marks.
+    """
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def width(text: str) -> int:
     """Return how many columns a text takes: East Asian letters take two, accents none."""
     return sum(map(_width, text))

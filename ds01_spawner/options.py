@@ -196,6 +196,6 @@ def _explain(error: ValidationError) -> str:
             known = ", ".join(SpawnOptions.model_fields)
             lines.append(f"There is no option {field!r:.40}; the options are {known}.")
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
             lines.append(f"Option {field!r:.40}: {message}.")
     return " ".join(lines)

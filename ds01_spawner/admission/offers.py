@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..gpus.devices import Device, Snapshot, State
+from ..gpus.request import model_to_ask_for
 from ..policy import GIB, Limits
 
 #: Parts of a model's name that say how a GPU is built in, not which one it is.
@@ -87,7 +88,7 @@ def _is_allowed(device: Device, limits: Limits) -> bool:
 
 
 def _value(device: Device, several_models: bool) -> str:
-    return (device.profile or "full") + (f"@{device.model}" if several_models else "")
+    return (device.profile or "full") + (f"@{model_to_ask_for(device)}" if several_models else "")
 
 
 def _label(device: Device, several_models: bool) -> str:

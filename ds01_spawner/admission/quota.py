@@ -82,6 +82,11 @@ def refusal(
     if len(working) < request.count:
         return ""
     if len(of_kind(request, working, limits)) < request.count:
+        if request.extras:
+            return (
+                "This server has no MIG device that is large enough for that and has "
+                f"{request.extras!r}. Ask for one without."
+            )
         what = "you may not have one" if not limits.full_gpu else "ask for one as such"
         return f"On this server only a whole GPU is large enough for that; {what}."
     if len(allowed(request, working, limits, {})) < request.count:

@@ -6,14 +6,19 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from ..columns import printable
 from .devices import Device
 
 #: How a whole GPU is written.
 FULL = "full"
 
-_PROFILE = re.compile(r"(?:(\d+)c\.)?(\d+)g\.(\d+)gb([+-]\S+)?")
-_AT_LEAST = re.compile(r">=\s*(\d+(?:\.\d+)?)\s*gi?b?")
-_SOLD_WITH = re.compile(r"\b(\d+)GB\b", re.IGNORECASE)
+_PROFILE = re.compile(
+    r"(?:([1-9]\d{0,2})c\.)?([1-9]\d{0,2})g\.([1-9]\d{0,2})gb([+-][a-z0-9.]+)?", re.ASCII
+)
+_AT_LEAST = re.compile(r">=\s*(\d+(?:\.\d+)?)\s*gi?b?", re.ASCII)
+_LONGEST_MODEL = 60
+_MODEL = re.compile(rf"[A-Za-z0-9 ._-]{{1,{_LONGEST_MODEL}}}")
+_SOLD_WITH = re.compile(r"\b(\d+)GB\b", re.IGNORECASE | re.ASCII)
 _GB = 10**9
 
 HOW_TO_WRITE = (
@@ -59,6 +64,12 @@ class GpuRequest:
             text = FULL
         return f"{text}@{self.model}" if self.model else text
 
+    @property
+    def extras(self) -> str:
+        """What the profile has beyond slices and memory, such as ``+me``; empty if nothing."""
+        numbers = _numbers(self.profile)
+        return numbers[2] if numbers else ""
+
     def __str__(self) -> str:
         """Name it in a sentence: ``2 × 3g.40gb``, ``a whole GPU (A100)``."""
         if self.profile:
@@ -93,8 +104,8 @@ def parse_request(text: str, count: int = 1) -> GpuRequest:
     size = size.lower()
     if count < 1:
         raise ValueError(f"{count} GPUs cannot be asked for: ask for one or more, or for none")
-    if at and not _letters(model):
-        raise ValueError(f'"{text}" names no model behind "@". {HOW_TO_WRITE}')
+    if at and not (_MODEL.fullmatch(model) and _letters(model)):
+        raise ValueError(f'"{_shown(text)}" names no model behind "@". {HOW_TO_WRITE}')
     if size == FULL:
         return GpuRequest(count, whole=True, model=model)
     if _PROFILE.fullmatch(size):
@@ -103,7 +114,12 @@ def parse_request(text: str, count: int = 1) -> GpuRequest:
         memory_bytes = round(float(at_least[1]) * _GB)
         if memory_bytes:
             return GpuRequest(count, memory_bytes=memory_bytes, model=model)
-    raise ValueError(f'"{text}" is no size of a GPU. {HOW_TO_WRITE}')
+    raise ValueError(f'"{_shown(text)}" is no size of a GPU. {HOW_TO_WRITE}')
+
+
+def model_to_ask_for(device: Device) -> str:
+    """Return a device's model as it can stand behind the "@" of a size."""
+    return re.sub(r"[^A-Za-z0-9 ._-]+", " ", device.model)[:_LONGEST_MODEL].strip()
 
 
 def suffices(device: Device, request: GpuRequest) -> bool:
@@ -182,6 +198,11 @@ def _numbers(profile: str) -> tuple[int, int, str] | None:
     """Read compute slices, GB and extras such as ``+me`` off a profile, None if it is none."""
     match = _PROFILE.fullmatch(profile.lower())
     return (int(match[1] or match[2]), int(match[3]), match[4] or "") if match else None
+
+
+def _shown(text: str) -> str:
+    """Return somebody's words as they may stand in a message and in a log: short, and printable."""
+    return printable(text if len(text) <= 40 else f"{text[:40]}…")
 
 
 @lru_cache(maxsize=1024)

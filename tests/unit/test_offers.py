@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from ds01_spawner.admission.offers import largest_count, offers, short_model
 from ds01_spawner.gpus.devices import Device, Holder, Inventory, Snapshot, State
+from ds01_spawner.gpus.request import parse_request, suffices
 from ds01_spawner.policy import GIB, Limits
 
 LIMITS = Limits(4, GIB, GIB, GIB, 100)
@@ -75,3 +76,18 @@ def test_nobody_is_offered_more_of_a_size_than_there_are():
     assert largest_count(found, replace(LIMITS, gpus_per_server=8)) == 2
     assert largest_count(found, replace(LIMITS, gpus_per_server=None)) == 2
     assert largest_count((), LIMITS) == 0
+
+
+def test_every_model_that_is_offered_can_be_asked_for():
+    names = (
+        "RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+        "Quadro RTX 6000/8000",
+        "Engineering (Sample) " + "X" * 100,
+    )
+    gpus = [replace(WHOLE, uuid=f"GPU-{name}", model=name) for name in names]
+
+    found = offers(snapshot(*gpus), LIMITS)
+
+    assert len(found) == len(names)
+    for offer in found:
+        assert any(suffices(gpu, parse_request(offer.value)) for gpu in gpus)

@@ -75,6 +75,11 @@ def test_bad_requests_are_explained(raw, status, words, choices):
     assert words in refused.jupyterhub_message
 
 
+def test_no_explanation_ends_in_two_full_stops(choices):
+    for raw in ({"gpu": "fast"}, {"gpu": "full@"}, {"memory": "lots"}, {"cpus": -1}):
+        assert not refusal(raw, choices).jupyterhub_message.endswith("..")
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["image", "cpus", "memory", "safe_start", "x", "profile"]),

@@ -105,10 +105,27 @@ def test_a_size_is_read_as_people_write_it(text, request_):
     assert parse_request(request_.size) == request_
 
 
-@pytest.mark.parametrize("text", ["", "3g", "40gb", ">=0g", ">=g", "full@", "full@-", "all", "-1"])
+UNREADABLE = (
+    *("", "3g", "40gb", ">=0g", ">=g", "full@", "full@-", "all", "-1"),
+    *("0g.0gb", "0g.10gb", "1g.0gb", "00000001g.10gb"),
+    *("1g.10gb+", "1g.10gb+x y", "1g.10gb+\x1b[2J"),
+    *("\uff13g.\uff14\uff10gb", ">=\uff12\uff10g", "full@A100@H100", "full@\uff21100"),
+    *("full@A\x1b[2J", "full@A\u202e100", "full@" + "A" * 61),
+)
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
 def test_a_size_that_cannot_be_read_is_answered_with_what_to_write(text):
     with pytest.raises(ValueError, match='"full" for a whole GPU'):
         parse_request(text)
+
+
+def test_an_answer_to_a_wrong_size_is_short_and_printable():
+    for text in ("full@A\x1b[2J", "\u202e" * 1000, "x" * 100_000):
+        with pytest.raises(ValueError, match="Write") as caught:
+            parse_request(text)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 300
 
 
 def test_no_gpus_is_no_request():

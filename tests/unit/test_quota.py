@@ -96,5 +96,13 @@ def test_a_whole_gpu_is_named_in_place_of_a_mig_device_if_the_user_may_have_it()
     assert quota.larger(parse_request("full"), [GPU], limits(), {}) is None
 
 
+def test_a_profile_with_extras_that_no_device_has_is_not_called_too_large():
+    text = quota.refusal(parse_request("1g.10gb+x"), [GPU], limits(), {})
+
+    assert "no MIG device" in text
+    assert "'+x'" in text
+    assert "whole GPU" not in text
+
+
 def test_too_few_devices_are_no_matter_of_the_limit():
     assert quota.refusal(parse_request("full"), [], limits(), {}) == ""
