@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -23,6 +24,11 @@ NO_GPU = "none"
 
 #: Written by us for the Hub's admin page, so it comes back with stored options.
 PROFILE = "profile"
+
+
+#: Options that one message speaks of; the text goes to the log as well.
+_MOST_NAMED = 3
+_LONGEST_TEXT = 500
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ def parse_options(raw: Mapping[str, Any], choices: Choices) -> SpawnOptions:
     Refused
         400 for a request that makes no sense, 403 for one above the limits.
     """
+    _check_known(raw)
     asked = {key: value for key, value in raw.items() if key != PROFILE}
     defaults = {
         "image": next(iter(choices.catalogue)).name,
@@ -139,8 +146,9 @@ def read_form(form: Mapping[str, list[str]]) -> dict[str, Any]:
     Raises
     ------
     Refused
-        If a field comes more than once or as a file.
+        If there is no such field, or one comes more than once or as a file.
     """
+    _check_known(key for key in form if key != "_xsrf")
     raw: dict[str, Any] = {}
     for key, values in form.items():
         if key == "_xsrf":
@@ -150,6 +158,15 @@ def read_form(form: Mapping[str, list[str]]) -> dict[str, Any]:
         if values[0].strip():
             raw[key] = values[0].strip()
     return raw
+
+
+def _check_known(keys: Iterable[str]) -> None:
+    """Refuse options that there are not, and name a few of them: there may be a million."""
+    unknown = (key for key in keys if key != PROFILE and key not in SpawnOptions.model_fields)
+    if few := list(islice(unknown, _MOST_NAMED)):
+        named = " or ".join(f"{key!r:.40}" for key in few)
+        known = ", ".join(SpawnOptions.model_fields)
+        raise Refused(f"There is no option {named}; the options are {known}.", reason="options")
 
 
 def _in_short(gpus: GpuRequest) -> str:
@@ -188,14 +205,10 @@ def _check_limits(options: SpawnOptions, limits: Limits) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    """Say in one line per field what is wrong with it."""
-    lines = []
-    for problem in error.errors():
+    """Say in a sentence per field what is wrong with it, of a few fields."""
+    sentences = []
+    for problem in error.errors()[:_MOST_NAMED]:
         field = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            known = ", ".join(SpawnOptions.model_fields)
-            lines.append(f"There is no option {field!r:.40}; the options are {known}.")
-        else:
-            message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
-            lines.append(f"Option {field!r:.40}: {message}.")
-    return " ".join(lines)
+        message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+        sentences.append(f"Option {field!r:.40}: {message:.300}.")
+    return f"{' '.join(sentences):.{_LONGEST_TEXT}}"

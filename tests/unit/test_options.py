@@ -1,5 +1,6 @@
 """One gate for the form, REST and stored options."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01_spawner.errors import Refused
-from ds01_spawner.options import parse_options, read_form
+from ds01_spawner.options import SpawnOptions, parse_options, read_form
 from ds01_spawner.policy import GIB
 
 
@@ -73,6 +74,32 @@ def test_bad_requests_are_explained(raw, status, words, choices):
     refused = refusal(raw, choices)
     assert refused.status_code == status
     assert words in refused.jupyterhub_message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"key-{n}": n for n in range(200_000)},
+        {"x" * 1_000_000: 1},
+        {"\x1b[2J\u202e": 1},
+        dict.fromkeys(SpawnOptions.model_fields, ("x" * 100_000,)),
+        dict.fromkeys(SpawnOptions.model_fields, "9" * 100_000),
+        dict.fromkeys(SpawnOptions.model_fields, 10**4000),
+    ],
+)
+def test_whatever_is_sent_is_answered_at_once_and_in_a_few_printable_words(body, choices):
+    start = time.thread_time()
+    message = refusal(body, choices).jupyterhub_message
+    assert time.thread_time() - start < 0.5
+    assert len(message) <= 500
+    assert message.isprintable()
+
+
+def test_a_field_that_the_form_does_not_have_is_refused_as_in_rest():
+    form = {f"field-{n}": ["1"] for n in range(200_000)}
+    with pytest.raises(Refused, match="'field-0' or 'field-1' or 'field-2'; the") as caught:
+        read_form({"image": ["python"], "_xsrf": ["x"], **form})
+    assert len(caught.value.jupyterhub_message) < 300
 
 
 def test_no_explanation_ends_in_two_full_stops(choices):
