@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import links, refusal
 from .demand import RecentDemand, losses
 from .devices import Device, Inventory, State
-from .request import FULL, GpuRequest, parse_request, sold_gb, suffices
+from .request import FULL, GpuRequest, asks_for_whole, parse_request, sold_gb, suffices
 
 __all__ = ["FULL", "Choice", "GpuRequest", "RecentDemand", "choose", "parse_request"]
 
@@ -141,22 +141,26 @@ def _one_by_one(
     request: GpuRequest, makes: Sequence[_Make], free: Sequence[Device], inventory: Inventory
 ) -> Choice:
     """Choose each device as if it were the only one: a program can use one MIG device only."""
-    smallest = min(make.size for make in makes)
+    one = replace(request, count=1)
     chosen: list[Device] = []
     reasons: list[str] = []
     while len(chosen) < request.count:
         best = min(makes, key=lambda make: make.cost)
+        smallest = min(make.size for make in makes)
         if best.is_gpu:
-            device, why = _least_connected([make for make in makes if make.is_gpu], free, inventory)
+            gpus = [make for make in makes if make.is_gpu]
+            device, why = _least_connected(gpus, free, inventory)
+            if not asks_for_whole(request) and best.size == smallest:
+                why = f"no smaller device that is enough for {one} is free; {why}"
         else:
             alike = [make for make in makes if make.cost == best.cost]
             device = _on_fullest_gpu(alike, free)
-            why = _why_this_size(request, best, smallest)
+            why = _why_this_size(one, best, smallest)
         chosen.append(device)
         reasons.append(f"{_name(device)}: {why}.")
         free = [other for other in free if other.uuid != device.uuid]
         makes = [make for make in (make.without(device.uuid) for make in makes) if make.devices]
-    return Choice(tuple(chosen), " ".join(reasons))
+    return Choice(tuple(chosen), " ".join(dict.fromkeys(reasons)))
 
 
 def _least_connected(
@@ -192,8 +196,8 @@ def _why_this_size(request: GpuRequest, taken: _Make, smallest: tuple[bool, floa
     if taken.devices[0].profile == request.profile:
         return "what was asked for"
     if taken.size == smallest:
-        return f"the smallest free device that is enough for {request}"
-    return f"of the free devices that are enough for {request} the one that others ask for least"
+        return f"the smallest free one that is enough for {request}"
+    return f"of the free ones that are enough for {request} the one that others ask for least"
 
 
 def _name(device: Device) -> str:

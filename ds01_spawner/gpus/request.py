@@ -79,8 +79,7 @@ class GpuRequest:
         else:
             text = f"{self.count} devices" if self.count > 1 else "a device"
         if self.memory_bytes:
-            each = " each" if self.count > 1 else ""
-            text += f" with at least {self.memory_bytes / _GB:g} GB{each}"
+            text += f" of at least {self.memory_bytes / _GB:g} GB"
         return f"{text} ({self.model})" if self.model else text
 
 
@@ -126,7 +125,7 @@ def suffices(device: Device, request: GpuRequest) -> bool:
     """Return whether one such device is at least what is asked for, be it free or not."""
     return (
         (not request.model or _letters(request.model) in _letters(device.model))
-        and (device.kind == "gpu" or not _asks_for_whole(request))
+        and (device.kind == "gpu" or not asks_for_whole(request))
         and _memory_bytes(device) >= request.memory_bytes
         and (not request.profile or _has_profile(device, request.profile))
     )
@@ -149,7 +148,8 @@ def is_smaller(device: Device, request: GpuRequest) -> bool:
     return not (has and wanted) or (has[0] <= wanted[0] and has[1] <= wanted[1])
 
 
-def _asks_for_whole(request: GpuRequest) -> bool:
+def asks_for_whole(request: GpuRequest) -> bool:
+    """Return whether only whole GPUs will do: so it is if nothing is said of the size, too."""
     return request.whole or not (request.profile or request.memory_bytes)
 
 

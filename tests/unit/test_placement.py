@@ -192,6 +192,20 @@ def test_the_smallest_that_is_enough_is_taken_where_least_is_left(text, taken, i
     assert indexes(asked(text, 1, SERVER, taken=taken)) == index
 
 
+@pytest.mark.parametrize(
+    ("text", "taken", "says"),
+    [
+        ("2g.20gb", "", "2g.20gb on GPU 1 (A100-SXM4-80GB): what was asked for."),
+        (">=20g", "", "the smallest free one that is enough for a device of at least 20 GB"),
+        ("2g.20gb", "1:1 1:2 2:1", "3g.40gb on GPU 1 (A100-SXM4-80GB): the smallest free one"),
+        ("3g.40gb", "1:0 2:0", "GPU 0 (A100-SXM4-80GB): no smaller device that is enough for a 3g"),
+        ("full", "", "GPU 0 (A100-SXM4-80GB): a free GPU."),
+    ],
+)
+def test_a_choice_says_why(text, taken, says):
+    assert says in asked(text, 1, SERVER, taken=taken).reason
+
+
 def test_a_single_gpu_leaves_nvlink_pairs_whole():
     devices = [gpu(number) for number in range(5)]
     links = linked((0, 1), (3, 4))
@@ -289,6 +303,7 @@ def test_a_mig_device_that_is_asked_for_is_kept_where_whole_gpus_are_not():
     demand = lately(("3g.40gb", 100), (">=10g", 20))
     choice = asked(">=10g", 1, devices, demand=demand)
     assert indexes(choice) == "1"
+    assert "no smaller" not in choice.reason
 
 
 def test_demand_follows_what_is_asked_for_now():
@@ -319,10 +334,10 @@ def test_demand_remembers_a_bounded_number_of_sizes():
         ("3g.40gb", 1, "0 1:0 2:0 3", "in use", "2g.20gb"),
         ("full", 1, "0 3", "in use", "4g.40gb"),
         ("full", 1, "0 3 1:0 2:0 1:1", "in use", "2g.20gb"),
-        ("full", 2, "3", "1 of the 2", "full"),
-        ("full", 3, "", "2 devices that would do", "2 full"),
+        ("full", 2, "3", "1 of 2 devices", "full"),
+        ("full", 3, "", "2 devices enough", "2 full"),
         (">=40g", 1, "0 1:0 2:0 3", "in use", ">=20g"),
-        ("2g.20gb", 3, "0 3 1:0 1:1 2:0", "2 of the 7", "2 2g.20gb"),
+        ("2g.20gb", 3, "0 3 1:0 1:1 2:0", "2 of 7 devices", "2 2g.20gb"),
         ("full@H100", 1, "", "nothing that is enough", "full"),
         (">=200g", 1, "", "nothing that is enough", ">=80g"),
         ("1g.10gb", 1, "0 3 1:0 1:1 1:2 2:0 2:1 2:2", "in use", None),
@@ -347,7 +362,7 @@ def test_a_refusal_tells_broken_from_taken():
 
 def test_a_refusal_tells_partitioned_from_taken():
     choice = asked("full", 1, cut(0, *LAYOUTS[1]))
-    assert "No GPU of this server is given out whole" in choice.reason
+    assert "is partitioned" in choice.reason
     assert choice.alternative == parse_request("3g.40gb")
 
 
@@ -494,7 +509,7 @@ def test_a_refusal_of_a_whole_gpu_offers_a_mig_device_if_one_is_free(server):
 
 
 @pytest.mark.parametrize("half_free", [False, True])
-def test_a_choice_among_448_devices_takes_milliseconds(half_free):
+def test_a_choice_among_448_devices_takes_milliseconds_of_cpu(half_free):
     devices = [device for number in range(64) for device in cut(number, *LAYOUTS[4])]
     inventory = Inventory(
         tuple(devices), linked(*[tuple(range(n, n + 8)) for n in range(0, 64, 8)])
@@ -503,7 +518,7 @@ def test_a_choice_among_448_devices_takes_milliseconds(half_free):
     demand = lately(*[(f"{size}@{model}", 5) for size in PROFILES for model in ("A100", "H100")])
     seconds = []
     for text, count in [("1g.10gb", 1), ("1g.10gb", 8), (">=10g", 1), ("full", 1)] * 10:
-        start = time.perf_counter()
+        start = time.thread_time()
         choose(parse_request(text, count), free, inventory, demand)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.thread_time() - start)
     assert sorted(seconds)[-2] < 0.02
