@@ -52,9 +52,7 @@ def free_port() -> int:
 class Hub:
     """One deployment: the real configuration with its own data, network and ports."""
 
-    def __init__(
-        self, data: Path, name: str, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, data: Path, name: str, environment: Mapping[str, str] | None = None) -> None:
         self.data = data
         self.environment = dict(environment or {})
         self.docker = docker.from_env().api
