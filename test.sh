@@ -99,7 +99,7 @@ for part in "${parts[@]}"; do
     case "$part" in
     unit)
         timed "style and types" style
-        timed "unit tests" pytest tests/unit "$@"
+        timed "unit tests" pytest tests/unit -m "not long" "$@"
         ;;
     docker) timed "docker tests" pytest tests/docker -m "not long" "$@" ;;
     gpu)

@@ -16,9 +16,9 @@ from typing import Any
 from dockerspawner import DockerSpawner
 from jupyterhub import orm
 from jupyterhub.utils import url_path_join
-from traitlets import default
+from traitlets import Bunch, default, validate
 
-from . import endings, engine
+from . import endings, engine, stored_options
 from .accounts import Account
 from .admission import forecast
 from .admission.grants import Grants
@@ -43,6 +43,8 @@ _submitted: ContextVar[tuple[DS01Spawner, dict[str, Any]] | None] = ContextVar(
 )
 
 _MAKING_CLIENT = threading.Lock()
+
+stored_options.guard()
 
 
 class DS01Spawner(DS01Settings, DockerSpawner):
@@ -209,12 +211,22 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         Refused
             With what to choose instead.
         """
-        _refuse_default(self.name)
-        self.options = parse_options(raw, self.choices())
+        try:
+            _refuse_default(self.name)
+            self.options = parse_options(raw, self.choices())
+        except Refused:
+            self.user_options = stored_options.kept(raw)
+            raise
         stored = self.options.stored(self.catalogue)
         self.user_options = self.orm_spawner.user_options = stored
         # The Hub rolls back what is not committed when it answers any other request.
         self.user.db.commit()
+
+    @validate("user_options")
+    def _reduce_unless_starting(self, proposal: Bunch) -> dict[str, Any]:
+        """Reduce what others write and the Hub's API shows; a start's options pass the gate."""
+        asked: dict[str, Any] = proposal["value"]
+        return asked if self._spawn_pending else stored_options.kept(asked)
 
     # -- start ---------------------------------------------------------------------------------
 

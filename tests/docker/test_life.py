@@ -196,6 +196,16 @@ def test_stored_options_are_checked_again_at_each_start(hub):
     assert alice.container("old") is None
 
 
+def test_the_hub_shows_no_options_that_its_admin_page_would_break_over(hub):
+    user = hub.user("breaker")
+    server = "/users/breaker/servers/trap"
+    trap = {"user_options": {"image": "python", "profile": {"a": 1}, "more": ["x"]}}
+    for method, accepted in (("PUT", 201), ("PATCH", 200), ("POST", 400)):
+        answer = hub.api(method, server, user.token, json=trap)
+        assert answer.status_code == accepted, answer.text
+        assert user.model("trap")["user_options"] == {"image": "python"}
+
+
 def test_an_image_that_cannot_be_fetched_is_explained(hub):
     hub.add_image("absent", "ds01-test/absent:1")
     alice = hub.user("absent")

@@ -1,0 +1,52 @@
+"""What the Hub keeps of the options of a server's last start, whoever writes it.
+
+JupyterHub's REST API stores what it is sent without asking the spawner, when a server is made but
+not started (``PUT``), when one is changed (``PATCH``), and before a start is refused (``POST``).
+Pages, the form and admins read it later, so it is reduced on its way in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jupyterhub import orm
+from sqlalchemy import event
+
+from .options import PROFILE, SpawnOptions
+
+#: Longer text and larger numbers are no option's value.
+_LONGEST = 255
+_LARGEST = 2.0**63
+
+
+def guard() -> None:
+    """Reduce, from now on, whatever is written to the Hub's rows of servers; for once and more."""
+    column = orm.Spawner.user_options
+    if not event.contains(column, "set", _reduced):
+        event.listen(column, "set", _reduced, retval=True)
+
+
+def kept(raw: Any) -> dict[str, Any]:
+    """Return what of these options may be stored: known ones with short, plain values.
+
+    They need not be valid: each start checks them. The Hub's admin page breaks over a value that
+    is no text or number.
+    """
+    if not isinstance(raw, Mapping):
+        return {}
+    known = (*SpawnOptions.model_fields, PROFILE)
+    return {name: raw[name] for name in known if name in raw and _is_plain(raw[name])}
+
+
+def _reduced(_row: orm.Spawner, value: Any, _before: Any, _initiator: Any) -> dict[str, Any] | None:
+    return None if value is None else kept(value)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _LONGEST and value.isprintable()
+    if isinstance(value, int | float):
+        return math.isfinite(value) and abs(value) <= _LARGEST
+    return False

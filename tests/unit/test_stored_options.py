@@ -1,0 +1,41 @@
+"""What the Hub keeps of options that never passed the gate."""
+
+import json
+
+import pytest
+from jupyterhub import orm
+
+from ds01_spawner import stored_options
+from ds01_spawner.stored_options import kept
+
+
+@pytest.fixture
+def row():
+    stored_options.guard()
+    return orm.Spawner(name="thesis")
+
+
+def test_what_a_start_has_stored_is_kept_as_it_is():
+    stored = {"image": "python", "cpus": 2.0, "gpu": "3g.40gb", "profile": "python · 2 CPU"}
+    assert kept(stored) == stored
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"a": 1}, ["python"], None, "x" * 256, "red\x1b[31m", float("nan"), float("inf"), 10**30],
+)
+@pytest.mark.parametrize("name", ["image", "cpus", "profile"])
+def test_a_value_that_pages_or_a_terminal_could_break_over_is_dropped(name, value):
+    assert kept({name: value, "gpu": "full"}) == {"gpu": "full"}
+
+
+@pytest.mark.parametrize("raw", [None, "python", ["image"], 3])
+def test_what_is_no_mapping_leaves_nothing(raw):
+    assert kept(raw) == {}
+
+
+def test_the_hubs_row_never_holds_more_however_it_is_written(row):
+    row.user_options = {"image": "gone", "profile": {"a": 1}} | {f"x{i}": i for i in range(9999)}
+    assert json.dumps(row.user_options) == '{"image": "gone"}'
+    row.user_options = None
+    assert row.user_options is None
