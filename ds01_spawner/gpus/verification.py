@@ -118,9 +118,10 @@ def _majors(proc: Path) -> dict[int, str]:
     """Return the major numbers of NVIDIA's character devices; there are none without a driver."""
     characters = (proc / "devices").read_text("ascii", "replace").partition("Block devices:")[0]
     pairs = (line.split() for line in characters.splitlines())
-    named = {int(pair[0]): pair[1] for pair in pairs if len(pair) == 2 and pair[0].isdecimal()}
     ours = (*_GPU_DRIVERS, _CAPABILITY_DRIVER)
-    return {major: name for major, name in named.items() if name in ours}
+    # Before a number becomes a key: newer drivers list nvidia-modeset and nvidiactl under the GPUs'
+    # own number, too.
+    return {int(pair[0]): pair[1] for pair in pairs if len(pair) == 2 and pair[1] in ours}
 
 
 def _character_devices(pid: int, proc: Path) -> Iterator[tuple[str, int]]:

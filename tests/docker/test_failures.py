@@ -44,7 +44,7 @@ def test_a_start_cancelled_at_any_step_leaves_nothing(slow):
         stopping = hub.api("DELETE", "/users/alice/server", alice.token)
         assert stopping.status_code in (202, 204), stopping.text
         door.release()
-        eventually(lambda: not alice._active("default"), f"the start is over: {step}")
+        eventually(lambda: not alice.is_active("default"), f"the start is over: {step}")
         eventually(lambda: hub.containers() == [], f"no container is left: {step}")
         eventually(lambda: not folder.exists(), f"no folder is left: {step}")
         tokens = hub.api("GET", "/users/alice/tokens").json()["api_tokens"]

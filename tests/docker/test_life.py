@@ -151,7 +151,7 @@ def test_a_link_starts_nothing(hub):
     answer = browser.get(f"{hub.url}/hub/spawn/clicks?image=datascience&memory=1g", timeout=60)
     assert answer.status_code == 400
     assert "Check the choices and press Start." in answer.text
-    assert not alice._active("default")
+    assert not alice.is_active("default")
     assert alice.container() is None
 
 
@@ -172,7 +172,7 @@ def test_a_bad_request_is_explained_and_starts_nothing(hub, options, status, wor
     assert answer.status_code == status
     assert words in answer.json()["message"]
     assert alice.container() is None
-    assert not alice._active("default")
+    assert not alice.is_active("default")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,10 @@ DEVICES = """Character devices:
 Block devices:
 195 nvidia
 """
+#: The same of a newer driver, which gives the GPUs' number three names.
+NEWER_DEVICES = DEVICES.replace(
+    "195 nvidia-frontend\n", "195 nvidia\n195 nvidia-modeset\n195 nvidiactl\n"
+)
 GPU = Device("GPU-5c89852c", "0", "A100", 80 << 30, 7, 1.0, minor=0)
 MIG = Device(
     "MIG-3bd5c5b6",
@@ -110,7 +114,9 @@ def test_the_right_to_partition_gpus_is_too_much(container):
     assert "it has /dev/nvidia-caps/nvidia-cap1" in container.problem(GPU)
 
 
-def test_a_gpu_under_another_name_and_in_a_subdirectory_is_found_by_its_number(container):
+@pytest.mark.parametrize("devices", [DEVICES, NEWER_DEVICES], ids=["older", "newer"])
+def test_a_gpu_under_another_name_and_in_a_subdirectory_is_found_by_its_number(container, devices):
+    (container.proc / "devices").write_text(devices)
     container.has("innocent", number=os.makedev(195, 3))
     container.has("deep/down/cap", number=os.makedev(235, 12))
     found = container.problem()
@@ -118,7 +124,9 @@ def test_a_gpu_under_another_name_and_in_a_subdirectory_is_found_by_its_number(c
     assert "/dev/nvidia-caps/nvidia-cap12 (as '/dev/deep/down/cap')" in found
 
 
-def test_a_name_does_not_hide_which_gpu_it_really_is(container):
+@pytest.mark.parametrize("devices", [DEVICES, NEWER_DEVICES], ids=["older", "newer"])
+def test_a_name_does_not_hide_which_gpu_it_really_is(container, devices):
+    (container.proc / "devices").write_text(devices)
     container.has("nvidia0", number=os.makedev(195, 1))
     assert "/dev/nvidia1" in container.problem(GPU)
     assert "it lacks /dev/nvidia0" in container.problem(GPU)
