@@ -11,11 +11,15 @@ import docker.errors
 from . import engine
 from .admission.grants import Grants
 from .admission.offers import largest_count, offers
+from .errors import Refused
 from .form import GpuChoices, ImageChoice
 from .images.catalogue import CatalogueImage
 from .policy import Limits
 
 _LOG = logging.getLogger(__name__)
+
+#: Seconds that the form waits for the GPUs: most servers are started without one.
+_PATIENCE_S = 5.0
 
 
 async def image_choices(
@@ -38,9 +42,15 @@ async def _image_choice(docker_call: engine.Docker, image: CatalogueImage) -> Im
 async def gpu_choices(grants: Grants, limits: Limits) -> GpuChoices:
     """Return the sizes of GPU that these limits allow, and how many are free."""
     try:
-        snapshot = await grants.snapshot()
-    except engine.UNREACHABLE as error:
-        _LOG.warning("Cannot ask which GPUs are free: %s", error)
+        snapshot = await asyncio.wait_for(grants.snapshot(), _PATIENCE_S)
+    except (asyncio.TimeoutError, *engine.UNREACHABLE) as error:
+        _LOG.warning("Cannot ask which GPUs are free: %r", error)
+        return GpuChoices(problem="Which GPUs are free cannot be read at the moment.")
+    except Refused as refused:
+        return GpuChoices(problem=refused.jupyterhub_message)
+    except Exception:  # noqa: BLE001
+        # Whatever it is, it must not keep those from starting who need no GPU.
+        _LOG.exception("Cannot ask which GPUs are free")
         return GpuChoices(problem="Which GPUs are free cannot be read at the moment.")
     if snapshot.inventory.problem:
         _LOG.error("The GPUs cannot be read: %s", snapshot.inventory.problem)

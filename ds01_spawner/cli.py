@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +21,11 @@ from .buildkit import BuildError
 from .certificates import ca_bundle
 from .columns import aligned
 from .gpus import report
+from .gpus.attachment import AttachmentError, choose_backend
+from .gpus.devices import Snapshot
 from .gpus.nodes import capabilities_here
 from .gpus.nvml import Nvml
-from .gpus.snapshot import take_now
+from .gpus.snapshot import Taken, take_now
 from .images import bases
 from .images.catalogue import CatalogueError
 from .network import NetworkError
@@ -233,14 +236,17 @@ def gpus(args: argparse.Namespace) -> int:
         os.environ.setdefault(pretend.VARIABLE, str(args.data / "pretended-gpus"))
     nvml = _nvml(args.data)
     hub_id = args.data / "hub-id"
-    snapshot = take_now(
+    taken = take_now(
         _engine().api,
         nvml.read,
         hub_id.read_text().strip() if hub_id.exists() else "",
         args.watcher,
         capabilities_here(),
     )
-    inventory, utilisation = snapshot.inventory, nvml.utilisation()
+    snapshot = _attachable(taken)
+    inventory = snapshot.inventory
+    # A driver that hangs would keep this command, too.
+    utilisation = {} if inventory.problem else nvml.utilisation()
     if args.json:
         _say(json.dumps(report.objects(snapshot, utilisation), indent=2))
     else:
@@ -248,6 +254,7 @@ def gpus(args: argparse.Namespace) -> int:
             _say("These GPUs are pretended: there is nothing behind them.")
         if inventory.devices:
             _table(report.table(snapshot, utilisation))
+            _say(f"Driver {inventory.driver or 'unknown'}")
         elif not inventory.problem:
             _say("There is no GPU on this server.")
         _list(report.remarks(snapshot))
@@ -258,6 +265,16 @@ def gpus(args: argparse.Namespace) -> int:
     if inventory.problem:
         raise Failure(inventory.problem)
     return 0
+
+
+def _attachable(taken: Taken) -> Snapshot:
+    """Return the snapshot with what the engine cannot attach, in whichever way, marked so."""
+    snapshot = taken.snapshot
+    try:
+        backend = choose_backend(taken.info, snapshot.inventory)
+    except AttachmentError as error:
+        return replace(snapshot, warnings=(*snapshot.warnings, str(error)))
+    return replace(snapshot, inventory=backend.attachable(snapshot.inventory))
 
 
 def _forget_fault(data: Path, uuid: str) -> int:

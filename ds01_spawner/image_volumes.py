@@ -17,7 +17,7 @@ from .errors import Refused
 _MOST = 16
 
 #: A volume anywhere in these breaks the container or the server in it.
-_NEEDED = ("/dev", "/etc", "/proc", "/run", "/sys", runtime.TEMPORARY)
+_NEEDED = ("/dev", "/etc", "/proc", "/run", "/sys", "/var/run", runtime.TEMPORARY)
 #: A volume at exactly these hides every program of the image.
 _PROGRAMS = ("/", "/bin", "/lib", "/lib64", "/sbin", "/usr")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ from traitlets.config import Configurable
 
 from .accounts import OwnAccounts, SystemAccounts
 from .admission.grants import Grants
+from .admission.leftovers import Servers
 from .admission.lock import GrantLock
 from .containers import Hardening
 from .engine import Caller
+from .gpus.attachment import DRIVER_CAPABILITIES
 from .gpus.nodes import capabilities_here
 from .gpus.nvml import Nvml
 from .gpus.snapshot import Snapshots
 from .images.catalogue import Catalogue
 from .images.live import LiveCatalogue
+from .lone_thread import LoneThread
 from .policy import GIB, Limits, this_machine
 from .store import Store
 
@@ -175,7 +179,7 @@ class DS01Settings(Configurable):
     ).tag(config=True)
 
     gpu_driver_capabilities = Unicode(
-        "compute,utility",
+        DRIVER_CAPABILITIES,
         help="Parts of NVIDIA's driver that servers see; add `graphics` or `video` if needed.",
     ).tag(config=True)
 
@@ -318,12 +322,20 @@ class DS01Settings(Configurable):
             full_gpu=self.full_gpus,
         ).within(this_machine())
 
-    def make_grants(self, docker_call: Caller) -> Grants:
-        """Return where GPUs are granted; one for a process is enough."""
+    def make_grants(
+        self, docker_call: Caller, servers: Callable[[], Servers] | None = None
+    ) -> Grants:
+        """Return where GPUs are granted; one for a process is enough.
+
+        Parameters
+        ----------
+        servers
+            Gives the servers that the Hub has now; None before it knows them.
+        """
         snapshots = Snapshots(
             docker_call,
             Nvml(self.store.gpu_faults).read,
-            docker_call.in_thread,
+            LoneThread("nvml").run,
             self.hub_id,
             self.gpu_watchers,
             capabilities_here(),
@@ -335,6 +347,7 @@ class DS01Settings(Configurable):
             self.store,
             self.gpu_backend,
             self.gpu_driver_capabilities,
+            servers,
         )
 
     def hardening(self) -> Hardening:

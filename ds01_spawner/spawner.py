@@ -11,17 +11,20 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from dockerspawner import DockerSpawner
 from jupyterhub import orm
 from jupyterhub.utils import url_path_join
+from sqlalchemy.orm import Session
 from traitlets import Bunch, default, validate
 
 from . import endings, engine, stored_options
 from .accounts import Account
 from .admission import forecast
 from .admission.grants import Grants
+from .admission.leftovers import Servers
 from .cgroups.memory import oom_kills
 from .choices import gpu_choices, image_choices
 from .errors import Refused
@@ -103,7 +106,8 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         """Where GPUs are granted, to all users together."""
         cls = DS01Spawner
         if cls._grants is None:
-            cls._grants = self.make_grants(engine.Caller(self.client, self.executor))
+            docker_call = engine.Caller(self.client, self.executor)
+            cls._grants = self.make_grants(docker_call, partial(_servers, self.user.db))
         return cls._grants
 
     @property
@@ -383,6 +387,14 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         _refuse_default(new_name)
         workspaces = self.workspaces(await self.in_thread(self.account))
         await self.in_thread(workspaces.rename, project_of(old_name), project_of(new_name))
+
+
+def _servers(db: Session) -> Servers:
+    """Return the servers that run, start or stop, as the Hub's database has them."""
+    rows = db.query(orm.Spawner).filter(orm.Spawner.server_id.isnot(None)).all()
+    # By the container as well: its user may have got another name since it was started.
+    containers = (str((row.state or {}).get("object_id", "")) for row in rows)
+    return Servers(frozenset(containers), frozenset((row.user.name, row.name) for row in rows))
 
 
 def _refuse_default(server_name: str) -> None:

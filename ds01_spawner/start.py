@@ -13,6 +13,7 @@ from . import containers, endings, engine, identity, image_volumes, network, run
 from .accounts import Account
 from .admission.grants import Applicant
 from .admission.lock import Pending
+from .columns import printable
 from .errors import Refused
 from .gpus import verification
 from .gpus.attachment import Backend
@@ -143,7 +144,7 @@ class Start:
         busy = "Others are starting at this moment; yours is next in turn …"
         async with spawner.launch_slots.one(spawner.user.name, lambda: say(65, busy)):
             say(70, "Starting your container …")
-            await self._docker("start", spawner.object_id)
+            await self._start_container()
             address = await self._check_started(account, workspace, home)
             say(80, "Waiting for JupyterLab …")
             await self._wait_for_jupyterlab(address)
@@ -235,7 +236,7 @@ class Start:
             try:
                 return await engine.create(self._docker, plan.name, body, self._nonce)
             except docker.errors.APIError as error:
-                raise self._not_created(error) from error
+                raise self._not_possible(error) from error
 
         if request is None:
             return await make(await grants.without(), ())
@@ -247,14 +248,27 @@ class Start:
         self.log.say(62, reason)
         return made
 
-    def _not_created(self, error: docker.errors.APIError) -> Exception:
-        """Return what the user is told when the engine answered, and made no container."""
-        if "no space left on device" in str(error).lower():
+    async def _start_container(self) -> None:
+        try:
+            await self._docker("start", self._spawner.object_id)
+        except docker.errors.APIError as error:
+            raise self._not_possible(error) from error
+
+    def _not_possible(self, error: docker.errors.APIError) -> Exception:
+        """Return what the user is told when the engine answered that it cannot do it."""
+        if "no space left on device" in str(error).lower() or error.status_code == 503:
             return error
         spawner = self._spawner
-        spawner.log.error("No container for %s: %s", spawner._log_name, error)
+        spawner.log.error("The engine has no container for %s: %s", spawner._log_name, error)
+        if self._devices:
+            return Refused(
+                "Your server could not be started with its GPU. Please tell an admin; the Hub's "
+                "log has the reason. Without a GPU it may start.",
+                reason="gpu",
+                status_code=500,
+            )
         return Refused(
-            f"The engine cannot make a container of the image {spawner.options.image}. Choose "
+            f"The engine cannot start a container of the image {spawner.options.image}. Choose "
             "another one, and tell an admin; the Hub's log has the reason.",
             reason="image",
             status_code=500,
@@ -398,5 +412,5 @@ class Start:
         except engine.UNREACHABLE as error:
             words = f"(not available: {error})"
         # A server's words are its user's: no control characters for the admin's terminal.
-        shown = "".join(c if c.isprintable() or c == "\n" else "?" for c in words)
+        shown = "\n".join(map(printable, words.split("\n")))
         self._spawner.log.info("%s said at last:\n%s", self._spawner._log_name, shown)

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import fnmatch
+import copy
+import fcntl
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TookTooLong
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import docker
 from docker.utils import kwargs_from_env
 from traitlets.config import Config, LazyConfigValue
 
-from .containers import FORBIDDEN_ENV
 from .engine import Caller
 from .gpus import toolkit
-from .gpus.attachment import AttachmentError, Engine, choose_backend
-from .gpus.devices import Inventory
+from .gpus.attachment import AttachmentError, choose_backend
+from .gpus.claims import Runtimes
+from .gpus.conflicts import asks_for_gpus
+from .gpus.devices import Inventory, State
 from .gpus.nvml import Nvml
+from .gpus.snapshot import DRIVER_HANGS, NVML_PATIENCE_S
 from .gpus.xid import XidWatch
+from .lone_thread import LoneThread
 from .settings import DS01Settings
 
 _LOG = logging.getLogger(__name__)
+
+#: Seconds after which the Hub starts without waiting for others any longer, such as for another Hub
+#: that holds the lock on the GPUs and hangs.
+_RECOVERY_S = 90.0
 
 #: What decides which GPUs a container has, as the Docker SDK and the engine call it.
 _GPU_KEYS = {
@@ -71,11 +82,26 @@ def recover(config: Config) -> None:
     """Put in order what a Hub that was killed has left with the engine.
 
     What cannot be settled now is tried again at each grant, so no failure here keeps the Hub from
-    starting.
+    starting. Other commands read the configuration as well, such as ``jupyterhub token``: beside a
+    Hub that runs they put nothing in order, as its starts are under way.
     """
+    if not _is_the_only_one(Path(_settings(config).data_dir) / "hub.lock"):
+        _LOG.info("A Hub runs on this directory already; nothing is put in order")
+        return
     # The Hub's own loop runs already, and waits for its configuration.
     with ThreadPoolExecutor(4, thread_name_prefix="recover") as executor:
         executor.submit(asyncio.run, _recover(config, executor)).result()
+
+
+def _is_the_only_one(lock: Path) -> bool:
+    """Take a lock for as long as this process lives; tell whether it was free."""
+    file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return False
+    return True
 
 
 def watch_gpus(config: Config) -> None:
@@ -92,7 +118,8 @@ def watch_gpus(config: Config) -> None:
 async def _recover(config: Config, executor: Executor) -> None:
     client = docker.APIClient(version="auto", **kwargs_from_env())
     try:
-        await _settings(config).make_grants(Caller(client, executor)).recover()
+        grants = _settings(config).make_grants(Caller(client, executor))
+        await asyncio.wait_for(grants.recover(), _RECOVERY_S)
     except Exception:  # noqa: BLE001
         _LOG.exception("What an earlier Hub has left could not be put in order yet")
     finally:
@@ -117,10 +144,10 @@ def contradictions(config: Config) -> Iterator[str]:
                         f"c.{section}.{trait} sets {key!r}, which decides about GPUs. Take it out; "
                         f"use {_GPU_KEYS[plain]}."
                     )
-        for key in _keys(config[section].get("environment")):
-            if any(fnmatch.fnmatchcase(key, pattern) for pattern in FORBIDDEN_ENV[:2]):
+        for trait in ("environment", "env_keep"):
+            for key in filter(asks_for_gpus, _keys(config[section].get(trait))):
                 yield (
-                    f"c.{section}.environment sets {key!r}, which decides about GPUs. Take it "
+                    f"c.{section}.{trait} sets {key!r}, which decides about GPUs. Take it "
                     "out; use gpu_driver_capabilities for parts of NVIDIA's driver."
                 )
 
@@ -137,43 +164,68 @@ def impossible(
     oci_runtime, gpu_backend
         The settings of these names.
     """
-    if oci_runtime in Engine.from_info(info).nvidia_runtimes:
+    if Runtimes.from_info(info).is_nvidias(oci_runtime):
         yield (
             f"c.DS01Spawner.oci_runtime is {oci_runtime!r}, under which any image can ask for "
             "every GPU. Leave it at 'runc'; gpu_backend = 'nvidia-runtime' uses it for grants."
         )
+        return
     if not inventory.devices:
         return
     try:
-        choose_backend(info, inventory, gpu_backend)
+        backend = choose_backend(info, inventory, gpu_backend)
     except AttachmentError as error:
         if gpu_backend:
             yield f"c.DS01Spawner.gpu_backend: {error}"
         else:
             _LOG.error("Servers can only start without a GPU: %s", error)
+        return
+    working = [device for device in inventory.devices if device.state is State.OK]
+    try:
+        # As a start does it, so that what is in its way shows now.
+        backend.apply({"HostConfig": {"Runtime": oci_runtime}}, working[:1])
+    except ValueError as error:
+        yield f"c.DS01Spawner.oci_runtime: {error}"
 
 
 def _found_impossible(settings: DS01Settings) -> list[str]:
-    client, nvml = docker.APIClient(version="auto", **kwargs_from_env()), Nvml()
+    client = docker.APIClient(version="auto", **kwargs_from_env())
     try:
         return list(
             impossible(
                 client.info(),
-                nvml.read().inventory,
+                _inventory(),
                 oci_runtime=settings.oci_runtime,
                 gpu_backend=settings.gpu_backend,
             )
         )
     finally:
         client.close()
-        nvml.close()
+
+
+def _inventory() -> Inventory:
+    """Read the GPUs; if the driver hangs, servers without one start all the same."""
+
+    def read() -> Inventory:
+        nvml = Nvml()
+        try:
+            return nvml.read().inventory
+        finally:
+            nvml.close()
+
+    try:
+        return LoneThread("nvml-check").submit(read).result(NVML_PATIENCE_S)
+    except TookTooLong:
+        _LOG.error("Servers can only start without a GPU: %s", DRIVER_HANGS)
+        return Inventory(problem=DRIVER_HANGS)
 
 
 def _keys(value: Any) -> list[str]:
-    """Return the keys of a configured dictionary, also of one that is only added to."""
+    """Return the keys of a configured dictionary, or the items of a list, also of what is added."""
     if isinstance(value, LazyConfigValue):
-        value = value.get_value({})
-    return [str(key) for key in value] if isinstance(value, dict | Config) else []
+        # A copy: asked for its value, it keeps what it was added to that time.
+        value = copy.deepcopy(value).get_value({} if "update" in value.to_dict() else [])
+    return [str(key) for key in value] if isinstance(value, dict | list | Config) else []
 
 
 def _plain(key: str) -> str:

@@ -48,5 +48,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return len(value) <= _LONGEST and value.isprintable()
     if isinstance(value, int | float):
-        return math.isfinite(value) and abs(value) <= _LARGEST
+        # In this order: a huge whole number is finite, and math has no number for it.
+        return abs(value) <= _LARGEST and math.isfinite(value)
     return False

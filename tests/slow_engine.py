@@ -58,6 +58,7 @@ class SlowEngine:
         self._server.server_close()
         self.path.unlink(missing_ok=True)
         for client in tuple(self._clients):
+            self._clients.discard(client)
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
 
@@ -90,7 +91,7 @@ class SlowEngine:
             back.start()
             try:
                 while data := client.recv(65536):
-                    self._pass_on(data, engine, may_answer)
+                    self._pass_on(data, client, engine, may_answer)
             except OSError:
                 # One side has gone, as a cancelled client does.
                 return
@@ -101,7 +102,13 @@ class SlowEngine:
                     engine.shutdown(socket.SHUT_RDWR)
                 back.join(5)
 
-    def _pass_on(self, data: bytes, engine: socket.socket, may_answer: threading.Event) -> None:
+    def _pass_on(
+        self,
+        data: bytes,
+        client: socket.socket,
+        engine: socket.socket,
+        may_answer: threading.Event,
+    ) -> None:
         line = data.split(b"\r\n", 1)[0].decode("latin-1")
         if self._pattern is None or not self._pattern.search(line):
             engine.sendall(data)
@@ -114,6 +121,8 @@ class SlowEngine:
             may_answer.set()
         else:
             self._released.wait()
+            if client not in self._clients:
+                raise ConnectionError("closed while it was held")
             engine.sendall(data)
 
 

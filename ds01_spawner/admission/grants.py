@@ -10,19 +10,18 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-import docker.errors
-
-from .. import endings, engine
+from .. import engine
 from ..errors import Refused
-from ..gpus.attachment import AttachmentError, Backend, choose_backend
+from ..gpus.attachment import DRIVER_CAPABILITIES, AttachmentError, Backend, choose_backend
 from ..gpus.demand import RecentDemand
 from ..gpus.devices import Device, Inventory, Snapshot, State
-from ..gpus.occupancy import Container
+from ..gpus.occupancy import GPUS, GRANTED, Container
 from ..gpus.placement import Choice, choose
 from ..gpus.request import GpuRequest, suffices
-from ..gpus.snapshot import Snapshots
+from ..gpus.snapshot import Snapshots, Taken
 from ..policy import Limits
 from . import forecast, quota
+from .leftovers import Leftovers, Servers
 from .lock import GrantLock, Pending
 from .settle import settle
 
@@ -73,12 +72,8 @@ class Grants:
         A back end that is forced; empty lets the engine decide.
     driver_capabilities
         Parts of NVIDIA's driver that servers see.
-
-    Attributes
-    ----------
-    starts
-        The label ``ds01.start`` of each start under way in this process: what they have created
-        and not started yet is not a leftover.
+    servers
+        Gives the servers that the Hub has now, as `Leftovers` wants to know them.
     """
 
     def __init__(
@@ -88,34 +83,29 @@ class Grants:
         lock: GrantLock,
         store: Store,
         backend: str = "",
-        driver_capabilities: str = "compute,utility",
+        driver_capabilities: str = DRIVER_CAPABILITIES,
+        servers: Callable[[], Servers] | None = None,
     ) -> None:
-        self.starts: set[str] = set()
         self._docker = docker_call
         self._snapshots = snapshots
         self._lock = lock
         self._store = store
         self._forced_backend = backend
         self._driver_capabilities = driver_capabilities
+        self._leftovers = Leftovers(docker_call, store, servers)
         self._demand = RecentDemand()
         self._asked_at: dict[tuple[str, GpuRequest], float] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._page: tuple[float, asyncio.Task[Snapshot]] | None = None
 
+    @property
+    def starts(self) -> set[str]:
+        """The label ``ds01.start`` of each start under way in this process."""
+        return self._leftovers.starts
+
     async def without(self) -> Backend:
         """Return what keeps every GPU out of a container."""
         return choose_backend(await self._docker("info"), Inventory())
-
-    async def backend(self, inventory: Inventory) -> Backend:
-        """Return how this engine attaches the GPUs of an inventory.
-
-        Raises
-        ------
-        AttachmentError
-            If it cannot.
-        """
-        info = await self._docker("info")
-        return choose_backend(info, inventory, self._forced_backend, self._driver_capabilities)
 
     async def snapshot(self) -> Snapshot:
         """Return how things stand or stood a moment ago, for a page."""
@@ -157,14 +147,14 @@ class Grants:
         """
         # One of each user at a time, so that nobody fills the line.
         async with self._turn(applicant.user), self._lock.hold() as held:
+            await settle(self._docker, held)
             if not applicant.still_wants():
                 raise Abandoned
-            await settle(self._docker, held)
-            snapshot, own = await self._snapshots.take()
-            if await self._bury_leftovers(own):
-                snapshot, own = await self._snapshots.take()
-            devices, reason = await self._choose(request, applicant, snapshot, own)
-            backend = await self._backend_or_refuse(snapshot.inventory)
+            taken = await self._snapshots.take()
+            if await self._leftovers.bury(taken.own):
+                taken = await self._snapshots.take()
+            snapshot, backend = self._attachable(taken)
+            devices, reason = await self._choose(request, applicant, snapshot, taken.own)
             held.write(pending)
             # Whatever goes wrong, the engine may still be creating; the next holder settles that.
             made = await create(backend, devices)
@@ -175,8 +165,8 @@ class Grants:
         """Put in order what a Hub that was killed has left, before the first start."""
         async with self._lock.hold() as held:
             await settle(self._docker, held)
-            _, own = await self._snapshots.take()
-            await self._bury_leftovers(own)
+            taken = await self._snapshots.take()
+            await self._leftovers.bury(taken.own)
 
     def _turn(self, user: str) -> asyncio.Lock:
         """Return the lock of one user's requests; it is gone when nobody waits for it."""
@@ -204,6 +194,35 @@ class Grants:
         for warning in snapshot.warnings:
             _LOG.warning("%s", warning)
         inventory = snapshot.inventory
+        limits, used = applicant.limits, _used(applicant.user, own)
+        working = [d for d in inventory.devices if suffices(d, request) and works(d)]
+        too_much = quota.refusal(request, working, limits, used)
+        if too_much:
+            raise Refused(too_much, reason="quota", status_code=403)
+        if len(working) >= request.count:
+            self._note_demand(applicant.user, request)
+        # Everything that is said of a refusal speaks of what this user may have.
+        theirs = replace(inventory, devices=quota.allowed(request, inventory.devices, limits, used))
+        may_have = quota.allowed(request, snapshot.free, limits, used)
+        choice = choose(request, may_have, theirs, self._demand)
+        if choice.devices:
+            return choice.devices, choice.reason
+        raise await self._nothing_free(
+            request,
+            replace(snapshot, inventory=theirs),
+            choice,
+            quota.larger(request, snapshot.free, limits, used),
+        )
+
+    def _attachable(self, taken: Taken) -> tuple[Snapshot, Backend]:
+        """Return the snapshot as far as this engine can attach what is in it, and how it does.
+
+        Raises
+        ------
+        Refused
+            If nothing can be read, or attached.
+        """
+        inventory = taken.snapshot.inventory
         if inventory.problem:
             _LOG.error("No GPU can be granted: %s", inventory.problem)
             raise Refused(
@@ -212,25 +231,10 @@ class Grants:
                 reason="gpu",
                 status_code=503,
             )
-        limits, used = applicant.limits, _used(applicant.user, own)
-        working = [d for d in inventory.devices if suffices(d, request) and works(d)]
-        too_much = quota.refusal(request, working, limits, used)
-        if too_much:
-            raise Refused(too_much, reason="quota", status_code=403)
-        if len(working) >= request.count:
-            self._note_demand(applicant.user, request)
-        may_have = quota.allowed(request, snapshot.free, limits, used)
-        theirs = replace(inventory, devices=quota.of_kind(request, inventory.devices, limits))
-        choice = choose(request, may_have, theirs, self._demand)
-        if choice.devices:
-            return choice.devices, choice.reason
-        raise await self._nothing_free(
-            request, snapshot, choice, quota.larger(request, snapshot.free, limits, used)
-        )
-
-    async def _backend_or_refuse(self, inventory: Inventory) -> Backend:
         try:
-            return await self.backend(inventory)
+            backend = choose_backend(
+                taken.info, inventory, self._forced_backend, self._driver_capabilities
+            )
         except AttachmentError as error:
             _LOG.error("No GPU can be attached: %s", error)
             raise Refused(
@@ -239,6 +243,11 @@ class Grants:
                 reason="gpu",
                 status_code=503,
             ) from error
+        attachable = backend.attachable(inventory)
+        for device in attachable.devices:
+            if device.state is State.UNATTACHABLE:
+                _LOG.error("%s is not given to anybody: %s", device.uuid, device.detail)
+        return replace(taken.snapshot, inventory=attachable), backend
 
     async def _nothing_free(
         self,
@@ -268,7 +277,7 @@ class Grants:
         )
 
     async def _outlook(self, request: GpuRequest, snapshot: Snapshot) -> str:
-        held = [d for d in snapshot.inventory.devices if suffices(d, request)]
+        held = [d for d in snapshot.inventory.devices if suffices(d, request) and works(d)]
         sizes = {size_of(device) for device in held}
         earlier = await asyncio.to_thread(self._store.gpu_uses, sizes)
         since = [
@@ -281,61 +290,23 @@ class Grants:
             since, earlier, datetime.now(timezone.utc), max(1, request.count - free)
         )
 
-    # -- looking and tidying -----------------------------------------------------------------
+    # -- looking -----------------------------------------------------------------------------
 
     async def _look(self) -> Snapshot:
-        snapshot, _ = await self._snapshots.take()
+        taken = await self._snapshots.take()
+        if taken.snapshot.inventory.problem:
+            return taken.snapshot
+        snapshot, _ = self._attachable(taken)
         return snapshot
-
-    async def _bury_leftovers(self, own: Sequence[Container]) -> bool:
-        """Remove what a start of ours that is over has left; tell if there was any."""
-        leftovers = [
-            container
-            for container in own
-            if container.state in _NEVER_STARTED
-            and container.labels.get("ds01.start") not in self.starts
-        ]
-        return any([await self._bury(container) for container in leftovers])
-
-    async def _bury(self, container: Container) -> bool:
-        """Remove a leftover; tell if it is gone."""
-        # The start is over by now, and may have succeeded since the engine listed the container.
-        found = await engine.inspect(self._docker, container.container_id)
-        if found is None:
-            return True
-        if found["State"]["Status"] not in _NEVER_STARTED:
-            return False
-        _LOG.warning("Removing %s, which was never started", container.name)
-        try:
-            await engine.remove_once(self._docker, container.container_id)
-        except docker.errors.APIError:
-            # It keeps what it holds, and the next grant tries again; nobody waits for that here.
-            _LOG.exception("The engine cannot remove %s", container.name)
-            return False
-        if container.state == "created":
-            await self._remember_interrupted(container.labels)
-        return True
-
-    async def _remember_interrupted(self, labels: Mapping[str, str]) -> None:
-        ending = endings.start_failed(labels["ds01.user"], labels["ds01.project"], _INTERRUPTED)
-        try:
-            await asyncio.to_thread(self._store.add_ending, ending)
-        except Exception:  # noqa: BLE001
-            _LOG.exception("The interrupted start of %s cannot be recorded", labels["ds01.user"])
-
-
-#: What is in one of these states has never run, or is half removed.
-_NEVER_STARTED = ("created", "dead")
-
-_INTERRUPTED = "Its start was interrupted when the Hub restarted. Start it again."
 
 
 def grant_labels(devices: Sequence[Device]) -> dict[str, str]:
     """Return the labels that say what a server holds; empty values without a grant."""
     return {
-        "ds01.gpu.uuids": ",".join(device.uuid for device in devices),
+        GRANTED: ",".join(device.uuid for device in devices),
+        GPUS: ",".join(device.gpu for device in devices),
         "ds01.gpu.slots": str(len(devices)),
-        "ds01.gpu.allocated": f"{sum(device.weight for device in devices):.6g}",
+        "ds01.gpu.allocated": f"{sum(device.weight for device in devices):.12g}",
         "ds01.gpu.size": size_of(devices[0]) if devices else "",
     }
 

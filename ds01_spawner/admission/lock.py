@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from ..errors import Refused
+
+_LOG = logging.getLogger(__name__)
 
 #: How often a lock that another Hub holds is tried again, in seconds.
 _RETRY_S = 0.02
@@ -38,13 +43,33 @@ class HeldLock:
         self._file = file
 
     def pending(self) -> Pending | None:
-        """Return what the last holder asked for without seeing an answer."""
+        """Return what the last holder asked for without seeing an answer.
+
+        Raises
+        ------
+        Refused
+            503 if the file says something else: nobody knows then what is under way.
+        """
         text = os.pread(self._file, 4096, 0)
         try:
-            return Pending(**json.loads(text)) if text.strip() else None
-        except (ValueError, TypeError):
+            found = json.loads(text) if text.strip() else None
+        except ValueError:
             # Half a line: its writer died over it, so it never came to ask the engine.
             return None
+        try:
+            return None if found is None else Pending(**found)
+        except TypeError:
+            _LOG.error(
+                "The lock file of the GPUs was written by another version of DS01: %.200r. See "
+                "that no create of it is under way, and remove the file.",
+                text,
+            )
+            raise Refused(
+                "No GPU can be given at the moment. Please tell an admin; the Hub's log says what "
+                "is in the way.",
+                reason="gpu",
+                status_code=503,
+            ) from None
 
     def write(self, pending: Pending) -> None:
         """Write down, safe from a crash, what the engine is asked for next."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..gpus.devices import Device, Snapshot, State
-from ..gpus.request import model_to_ask_for
+from ..gpus.request import model_to_ask_for, sold_gb
 from ..policy import GIB, Limits
 
 #: Parts of a model's name that say how a GPU is built in, not which one it is.
@@ -55,7 +55,8 @@ def offers(snapshot: Snapshot, limits: Limits) -> tuple[Offer, ...]:
     several_models = len({device.model for device in devices}) > 1
     groups: dict[tuple[float, int, str], list[Device]] = {}
     for device in filter(lambda device: _is_allowed(device, limits), devices):
-        size = (device.weight, device.memory_bytes, _value(device, several_models))
+        # As it is sold: two drivers' figures make no second size.
+        size = (device.weight, sold_gb(device), _value(device, several_models))
         groups.setdefault(size, []).append(device)
     return tuple(
         Offer(
@@ -71,8 +72,14 @@ def offers(snapshot: Snapshot, limits: Limits) -> tuple[Offer, ...]:
 
 def largest_count(found: Iterable[Offer], limits: Limits) -> int:
     """Return how many devices of one size a server may have, as far as there are so many."""
-    most = max((offer.total for offer in found), default=0)
+    most = max((_most_of(offer, limits) for offer in found), default=0)
     return most if limits.gpus_per_server is None else min(most, limits.gpus_per_server)
+
+
+def _most_of(offer: Offer, limits: Limits) -> int:
+    if limits.gpu_equivalents is None:
+        return offer.total
+    return min(offer.total, int((limits.gpu_equivalents + 1e-6) / offer.weight))
 
 
 def short_model(device: Device) -> str:

@@ -10,10 +10,11 @@ import fnmatch
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from .claims import Runtimes
 from .conflicts import conflicts
 from .devices import Device, Inventory, State
 from .nodes import CAPABILITIES, capabilities_here, device_nodes
@@ -76,29 +77,19 @@ class Engine:
     cdi
         CDI names of all devices that the engine has found.
     runtimes
-        Name -> path of the OCI runtimes that it knows.
+        The OCI runtimes that it knows.
     """
 
     cdi: frozenset[str]
-    runtimes: Mapping[str, str]
+    runtimes: Runtimes
 
     @classmethod
     def from_info(cls, info: Mapping[str, Any]) -> Engine:
         """Read the answer to ``GET /info``; engines before 28.2 list no CDI devices."""
         found = info.get("DiscoveredDevices") or ()
-        runtimes = info.get("Runtimes") or {}
         return cls(
             cdi=frozenset(str(one["ID"]) for one in found if one.get("Source") == "cdi"),
-            runtimes={name: str((of or {}).get("path") or "") for name, of in runtimes.items()},
-        )
-
-    @property
-    def nvidia_runtimes(self) -> frozenset[str]:
-        """Names of the runtimes that may add GPUs by themselves."""
-        return frozenset(
-            name
-            for name, path in self.runtimes.items()
-            if name.startswith("nvidia") or PurePosixPath(path).name.startswith("nvidia")
+            runtimes=Runtimes.from_info(info),
         )
 
 
@@ -125,8 +116,21 @@ class Backend(ABC):
         self.driver_capabilities = driver_capabilities
 
     @abstractmethod
-    def missing(self, inventory: Inventory) -> str:
+    def missing(self) -> str:
         """Say what this engine needs before the back end can be used; empty if it can be."""
+
+    def unknown(self, device: Device) -> str:
+        """Say why the engine cannot attach this one device, and what to do; empty if it can."""
+        return ""
+
+    def attachable(self, inventory: Inventory) -> Inventory:
+        """Return the inventory with what the engine cannot attach marked so: it is not given."""
+        return replace(inventory, devices=tuple(map(self._judged, inventory.devices)))
+
+    def _judged(self, device: Device) -> Device:
+        if device.state is not State.OK or not (why := self.unknown(device)):
+            return device
+        return replace(device, state=State.UNATTACHABLE, detail=why)
 
     @abstractmethod
     def _attach(self, host: Body, env: dict[str, str], devices: Sequence[Device]) -> None:
@@ -151,7 +155,7 @@ class Backend(ABC):
             If pretended devices have no description to read.
         """
         host = dict(body.get("HostConfig") or {})
-        found = conflicts(body, self.engine.nvidia_runtimes)
+        found = conflicts(body, self.engine.runtimes)
         if found:
             raise ValueError(
                 "The container asks for GPUs beside what is granted: "
@@ -177,7 +181,7 @@ class NoGpus(Backend):
 
     name = "none"
 
-    def missing(self, inventory: Inventory) -> str:
+    def missing(self) -> str:
         return ""
 
     def _attach(self, host: Body, env: dict[str, str], devices: Sequence[Device]) -> None:
@@ -189,24 +193,21 @@ class Cdi(Backend):
 
     name = "cdi"
 
-    def missing(self, inventory: Inventory) -> str:
-        if not any(one.startswith(f"{CDI_KIND}=") for one in self.engine.cdi):
-            return (
-                "the engine lists no CDI devices of NVIDIA (Docker 28.2 or newer with a CDI "
-                "specification in /etc/cdi or /var/run/cdi)"
-            )
-        absent = [
-            device.uuid
-            for device in inventory.devices
-            if device.state is State.OK and _cdi_id(device) not in self.engine.cdi
-        ]
-        if absent:
-            return (
-                f"the engine's CDI devices lack {', '.join(absent)}; write the specification "
-                "again: nvidia-ctk cdi generate --device-name-strategy=uuid "
-                "--output=/var/run/cdi/nvidia.yaml"
-            )
-        return ""
+    def missing(self) -> str:
+        if any(one.startswith(f"{CDI_KIND}=") for one in self.engine.cdi):
+            return ""
+        return (
+            "the engine lists no CDI devices of NVIDIA (Docker 28.2 or newer with a CDI "
+            "specification in /etc/cdi or /var/run/cdi)"
+        )
+
+    def unknown(self, device: Device) -> str:
+        if _cdi_id(device) in self.engine.cdi:
+            return ""
+        return (
+            f"the engine's CDI devices lack {device.uuid}; write the specification again: "
+            "nvidia-ctk cdi generate --device-name-strategy=uuid --output=/var/run/cdi/nvidia.yaml"
+        )
 
     def _attach(self, host: Body, env: dict[str, str], devices: Sequence[Device]) -> None:
         ids = [_cdi_id(device) for device in devices]
@@ -218,7 +219,7 @@ class DeviceRequests(Backend):
 
     name = "device-requests"
 
-    def missing(self, inventory: Inventory) -> str:
+    def missing(self) -> str:
         if self.here.has_hook:
             return ""
         return (
@@ -242,8 +243,8 @@ class NvidiaRuntime(Backend):
     name = "nvidia-runtime"
     _runtime = "nvidia"
 
-    def missing(self, inventory: Inventory) -> str:
-        if self._runtime in self.engine.runtimes:
+    def missing(self) -> str:
+        if self._runtime in self.engine.runtimes.programs:
             return ""
         return (
             "the engine knows no runtime named nvidia: run nvidia-ctk runtime configure "
@@ -265,7 +266,7 @@ class Pretend(Backend):
 
     name = "pretend"
 
-    def missing(self, inventory: Inventory) -> str:
+    def missing(self) -> str:
         return "" if self.here.pretended else "the GPUs of this machine are not pretended"
 
     def _attach(self, host: Body, env: dict[str, str], devices: Sequence[Device]) -> None:
@@ -332,17 +333,24 @@ def choose_backend(
         return NoGpus(engine, here, driver_capabilities)
     if not forced and here.pretended:
         forced = Pretend.name
+    working = [device for device in inventory.devices if device.state is State.OK]
+    usable: list[tuple[int, Backend]] = []
     reasons = []
     for name in (forced,) if forced else REAL:
         backend = BACKENDS[name](engine, here, driver_capabilities)
-        reason = backend.missing(inventory)
-        if not reason:
-            return backend
-        reasons.append(f"{name}: {reason}")
-    raise AttachmentError(
-        f"The engine cannot attach GPUs{' as configured' if forced else ''}. "
-        f"What is missing for {'; for '.join(reasons)}."
-    )
+        unknown = list(filter(None, map(backend.unknown, working)))
+        reason = backend.missing() or (unknown[0] if len(unknown) == len(working) > 0 else "")
+        if reason:
+            reasons.append(f"{name}: {reason}")
+        else:
+            usable.append((len(unknown), backend))
+    if not usable:
+        raise AttachmentError(
+            f"The engine cannot attach GPUs{' as configured' if forced else ''}. "
+            f"What is missing for {'; for '.join(reasons)}."
+        )
+    # The first of those that can attach the most.
+    return min(usable, key=lambda one: one[0])[1]
 
 
 def _cdi_id(device: Device) -> str:

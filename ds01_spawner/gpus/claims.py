@@ -147,14 +147,19 @@ class Runtimes:
         """Tell whether a runtime may give GPUs because of variables; an unknown one may."""
         name = runtime or self.default
         programs = self.programs.get(name) or (name,)
-        return "nvidia" in name or not all(
-            posixpath.basename(program) in _PLAIN_RUNTIMES and "nvidia" not in program
-            for program in programs
+        return self.is_nvidias(name) or not all(
+            posixpath.basename(program) in _PLAIN_RUNTIMES for program in programs
         )
 
+    def is_nvidias(self, runtime: str) -> bool:
+        """Tell whether a runtime is one of the NVIDIA toolkit's, by its name or its program."""
+        named = (runtime, *self.programs.get(runtime, ()))
+        return any("nvidia" in name for name in named)
 
-def _programs(entry: Mapping[str, Any]) -> tuple[str, ...]:
+
+def _programs(entry: Mapping[str, Any] | None) -> tuple[str, ...]:
     """Return what an entry of the engine's runtimes names: a path, a shim, the shim's program."""
+    entry = entry or {}
     named = (
         entry.get("path"),
         entry.get("runtimeType"),

@@ -7,10 +7,12 @@ Which variables, mounts and annotations the toolkit listens to was read in nvidi
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from posixpath import normpath
 from typing import Any
+
+from .claims import Runtimes
 
 #: Variables by which the toolkit is asked for devices.
 _ASKING = ("NVIDIA_*", "DOCKER_RESOURCE_*")
@@ -22,17 +24,23 @@ _MOUNTS = PurePosixPath("/var/run/nvidia-container-devices")
 _CDI_ANNOTATIONS = "cdi.k8s.io/"
 
 
-def conflicts(body: Mapping[str, Any], nvidia_runtimes: Set[str]) -> list[str]:
+def conflicts(body: Mapping[str, Any], runtimes: Runtimes) -> list[str]:
     """Return what is in the way of an exact grant, in words for an admin.
 
     Parameters
     ----------
     body
         Of ``POST /containers/create``.
-    nvidia_runtimes
-        Names of the engine's runtimes that add GPUs by themselves.
+    runtimes
+        The engine's, of which NVIDIA's add GPUs by themselves.
     """
-    return [*_in_variables(body), *_in_host(body.get("HostConfig") or {}, nvidia_runtimes)]
+    return [*_in_variables(body), *_in_host(body.get("HostConfig") or {}, runtimes)]
+
+
+def asks_for_gpus(variable: str) -> bool:
+    """Tell whether the toolkit may give GPUs, or parts of the driver, for a variable's name."""
+    asking = any(fnmatch.fnmatchcase(variable, pattern) for pattern in _ASKING)
+    return asking and variable not in _HARMLESS
 
 
 def _in_variables(body: Mapping[str, Any]) -> list[str]:
@@ -40,14 +48,11 @@ def _in_variables(body: Mapping[str, Any]) -> list[str]:
         f"the variable {line}"
         for line in body.get("Env") or ()
         for key, _, value in [line.partition("=")]
-        if any(fnmatch.fnmatchcase(key, pattern) for pattern in _ASKING)
-        and key not in _HARMLESS
-        and value
-        and line != "NVIDIA_VISIBLE_DEVICES=void"
+        if asks_for_gpus(key) and value and line != "NVIDIA_VISIBLE_DEVICES=void"
     ]
 
 
-def _in_host(host: Mapping[str, Any], nvidia_runtimes: Set[str]) -> list[str]:
+def _in_host(host: Mapping[str, Any], runtimes: Runtimes) -> list[str]:
     found = []
     if host.get("DeviceRequests"):
         found.append("DeviceRequests")
@@ -56,7 +61,7 @@ def _in_host(host: Mapping[str, Any], nvidia_runtimes: Set[str]) -> list[str]:
     if host.get("DeviceCgroupRules"):
         found.append("DeviceCgroupRules")
     runtime = host.get("Runtime") or ""
-    if runtime in nvidia_runtimes or runtime.startswith("nvidia"):
+    if runtimes.is_nvidias(runtime):
         found.append(f"the runtime {runtime}")
     for device in host.get("Devices") or ():
         paths = (str(device.get("PathOnHost", "")), str(device.get("PathInContainer", "")))

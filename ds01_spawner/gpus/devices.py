@@ -19,6 +19,8 @@ class State(str, Enum):
     LOST = "lost"
     RESET_REQUIRED = "reset-required"
     UNHEALTHY = "unhealthy"
+    #: It works, and the engine does not know how to give it to a container.
+    UNATTACHABLE = "unattachable"
     #: NVML gives no answer that could be understood.
     UNKNOWN = "unknown"
 

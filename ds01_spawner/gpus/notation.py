@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from .devices import Device, Inventory
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_COMPLETE = re.compile(rf"(?:GPU|MIG)-{_UUID}", re.IGNORECASE)
+_COMPLETE_GPU = re.compile(rf"GPU-{_UUID}", re.IGNORECASE)
+_COMPLETE_MIG = re.compile(rf"MIG-{_UUID}", re.IGNORECASE)
 _PREFIX = re.compile(r"(?:GPU|MIG)-[0-9a-f-]+", re.IGNORECASE)
 #: A MIG device as drivers before 470 name it: its GPU, its GPU and its compute instance.
 _LEGACY_MIG = re.compile(rf"MIG-(GPU-{_UUID})/(\d+)/(\d+)", re.IGNORECASE)
@@ -64,8 +65,10 @@ class Names:
     """Tells which devices a notation means.
 
     - What names one device of the inventory gives that device.
-    - A complete UUID that the inventory does not have is a device that is not here now, such as
-      a MIG device that was taken apart: it gives no device.
+    - A GPU's complete UUID that the inventory does not have is a GPU that is not here now: it gives
+      no device.
+    - A MIG device that is not here was taken apart. Its nodes may open what was made in its place,
+      on any GPU: it is `Unresolved`.
     - What could mean anything is `Unresolved`, never nothing.
 
     Parameters
@@ -144,8 +147,10 @@ class Names:
             return frozenset({self._by_index[name]})
         if name.lower() in self._by_lower:
             return frozenset({self._by_lower[name.lower()]})
-        if _COMPLETE.fullmatch(name):
+        if _COMPLETE_GPU.fullmatch(name):
             return frozenset()
+        if _COMPLETE_MIG.fullmatch(name):
+            raise Unresolved(f"there is no {name} any more, and what is in its place is not known")
         if legacy := _LEGACY_MIG.fullmatch(name):
             return self._by_instance(*legacy.groups())
         if _PREFIX.fullmatch(name):

@@ -9,13 +9,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
+from ..columns import printable
 from .claims import Claims, Runtimes
 from .devices import Device, Holder, Inventory, State
-from .notation import Names, Unresolved
+from .notation import Names
 
 #: Of a container that is not ours, these states mean that it has ended and will not come back by
 #: itself. One of ours has its devices until it is removed.
 _ENDED = frozenset({"exited", "dead"})
+
+#: Labels of a Hub's containers: the devices that were granted, and the GPU of each, in order.
+GRANTED, GPUS = "ds01.gpu.uuids", "ds01.gpu.parents"
 
 #: Longest piece of a container's own words in a warning.
 _LONGEST_QUOTE = 80
@@ -35,6 +39,8 @@ class Container:
         When it was created; None if unknown.
     labels
         All of its labels. Anybody can write them.
+    of_a_hub
+        Whether a Hub created it, this one or another: it has a Hub's labels and a Hub's name.
     ours
         Whether this very Hub created it, so that its labels mean what they say.
     watcher
@@ -48,6 +54,7 @@ class Container:
     state: str
     created: datetime | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    of_a_hub: bool = False
     ours: bool = False
     watcher: bool = False
     claims: Claims | None = None
@@ -55,9 +62,9 @@ class Container:
     @property
     def counts(self) -> bool:
         """Whether it holds what it claims."""
-        if "ds01.hub" in self.labels:
-            # A Hub's, this one's or another's: created is granted, and removed is given back.
-            # A user can choose a name that looks like a watcher's.
+        if self.of_a_hub:
+            # Created is granted, and removed is given back. A user can choose a name that looks
+            # like a watcher's.
             return True
         return self.state not in _ENDED and not self.watcher
 
@@ -105,6 +112,10 @@ class _Books:
         #: UUID -> (container's id or the holder's words) -> (rank, holder)
         self._notes: dict[str, dict[str, tuple[int, Holder]]] = {}
         self.warnings: set[str] = set()
+
+    def has(self, uuid: str) -> bool:
+        """Tell whether there is such a device."""
+        return self._inventory.get(uuid) is not None
 
     def along_with(self, uuid: str) -> frozenset[str]:
         """Return a device and those that are held along with it."""
@@ -198,7 +209,7 @@ def _hold_claims(
     words, nodes = claims.words(runtimes), claims.nodes
     if container.ours:
         # This Hub gives nodes for pretended devices only, and the label says which they stand for.
-        words, nodes = (*words, container.labels.get("ds01.gpu.uuids", "")), ()
+        words, nodes = _with_grant(books, container, words), ()
     named, opened = (
         _resolved(books, container, resolve, said)
         for resolve, said in ((names.named, words), (names.node, nodes))
@@ -207,6 +218,28 @@ def _hold_claims(
     for uuid in has:
         books.hold(uuid, container.holder)
     return has
+
+
+def _with_grant(books: _Books, container: Container, words: Iterable[str]) -> tuple[str, ...]:
+    """Return the words of a container of this Hub, and what it was granted.
+
+    A MIG device that is not there any more was taken apart behind the container's back. Its nodes
+    may open what was made in its place, or the whole GPU, so all of its GPU is held.
+    """
+    uuids, gpus = (
+        [word for word in container.labels.get(label, "").split(",") if word]
+        for label in (GRANTED, GPUS)
+    )
+    gpu_of = dict(zip(uuids, gpus, strict=False))
+    gone = {uuid: gpu for uuid, gpu in gpu_of.items() if uuid != gpu and not books.has(uuid)}
+    books.warnings |= {
+        f"The container {container.name} was given {uuid}, which is not there any more. Nothing of "
+        f"{gpu} is given to anybody until that server is stopped."
+        for uuid, gpu in gone.items()
+    }
+    said = [*(part for word in words for part in word.split(",")), *uuids]
+    still = [part for part in said if not any(uuid in part for uuid in gone)]
+    return (*still, *gone.values())
 
 
 def _resolved(
@@ -220,7 +253,8 @@ def _resolved(
     for word in said:
         try:
             meant.append(resolve(word))
-        except Unresolved as error:
+        except ValueError as error:
+            # `Unresolved`, or a number that Python does not read.
             detail = f"asks for {_quote(word)}: {_quote(str(error))}"
             books.hold_everything(
                 replace(container.holder, detail=detail),
@@ -276,5 +310,5 @@ def _order(note: tuple[int, Holder]) -> tuple[object, ...]:
 
 def _quote(text: str) -> str:
     """Return somebody else's words for an admin's terminal: short, and nothing but text."""
-    shown = "".join(c if c.isprintable() else "?" for c in text)
+    shown = printable(text)
     return shown if len(shown) <= _LONGEST_QUOTE else f"{shown[:_LONGEST_QUOTE]}…"

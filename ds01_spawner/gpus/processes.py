@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..columns import printable
 from .devices import GpuProcess
 from .occupancy import Process
 
@@ -27,5 +28,6 @@ def _locate(process: GpuProcess, folder: Path) -> Process:
         name = (folder / "comm").read_text("utf-8", "replace").rstrip("\n")
     except OSError:
         return Process(process.pid, "", process.uuid)
-    shown = "".join(c if c.isprintable() else "?" for c in name)
-    return Process(process.pid, shown or "?", process.uuid, tuple(_CONTAINER.findall(cgroups)))
+    return Process(
+        process.pid, printable(name) or "?", process.uuid, tuple(_CONTAINER.findall(cgroups))
+    )

@@ -16,7 +16,8 @@ _TOO_SMALL = pynvml.NVML_ERROR_INSUFFICIENT_SIZE
 def processes_on(uuid: str, handle: Any) -> list[GpuProcess]:
     """Return all processes that use a device, in the order of their numbers.
 
-    A kind of process that this device does not have is none, which is no failure.
+    A device without graphics or without MPS has no such processes, which is no failure; one that
+    cannot tell what computes on it cannot tell whether it is free.
 
     Raises
     ------
@@ -32,8 +33,9 @@ def processes_on(uuid: str, handle: Any) -> list[GpuProcess]:
 
 
 # By their versions: the names without one turn a missing function into another kind of exception.
+_COMPUTE = pynvml.nvmlDeviceGetComputeRunningProcesses_v3
 _LISTS = (
-    pynvml.nvmlDeviceGetComputeRunningProcesses_v3,
+    _COMPUTE,
     pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3,
     pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3,
 )
@@ -45,7 +47,7 @@ def _ask(function: Any, handle: Any) -> list[Any]:
             processes: list[Any] = function(handle)
             return processes
         except pynvml.NVMLError as error:
-            if error.value == pynvml.NVML_ERROR_NOT_SUPPORTED:
+            if error.value == pynvml.NVML_ERROR_NOT_SUPPORTED and function is not _COMPUTE:
                 return []
             if error.value != _TOO_SMALL or not tries_left:
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
@@ -12,25 +13,45 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import docker.errors
+
 from .. import engine
+from ..lone_thread import LoneThread
 from ..names import container_name
 from .capabilities import read_capabilities
 from .claims import Claims, Runtimes
-from .devices import Reading, Snapshot
+from .devices import Inventory, Reading, Snapshot
 from .nodes import CAPABILITIES
 from .notation import Names
 from .occupancy import Container, Process, occupancy
 from .processes import locate
 
+_LOG = logging.getLogger(__name__)
+
 #: Inspections under way at once: the engine's threads are everybody's.
 _INSPECTIONS = 4
+#: Seconds for NVML's answer; without persistence mode a driver takes seconds to begin with a GPU.
+NVML_PATIENCE_S = 30.0
+DRIVER_HANGS = (
+    "NVIDIA's driver does not answer, as when a GPU hangs: 'dmesg | grep NVRM' says more, and a "
+    "reboot helps."
+)
 
 
 class Taken(NamedTuple):
-    """A snapshot, and the containers that this Hub created, in whatever state they are."""
+    """A snapshot and what else was seen.
+
+    Attributes
+    ----------
+    own
+        The containers that this Hub created, in whatever state they are.
+    info
+        The engine's description of itself.
+    """
 
     snapshot: Snapshot
     own: tuple[Container, ...]
+    info: Mapping[str, Any]
 
 
 class Snapshots:
@@ -39,6 +60,7 @@ class Snapshots:
     - Each one asks Docker for all containers and NVML for all devices and processes.
     - What never changes in a container is asked once for each container's id.
     - It is whole, or `take` raises: an engine that gives no answer is no empty machine.
+    - A driver that hangs is waited for once; after that, nothing can be read until it answers.
 
     Parameters
     ----------
@@ -47,7 +69,8 @@ class Snapshots:
     read
         Asks NVML; blocks.
     in_thread
-        Runs a blocking call beside the loop.
+        Runs a blocking call beside the loop, in a thread that nobody else needs: a call to a
+        driver that hangs may never end.
     hub_id
         Which Hub's containers are ours; with an empty one, none is.
     watchers
@@ -73,6 +96,7 @@ class Snapshots:
         self._watchers = tuple(watchers)
         self._capabilities_root = capabilities_root
         self._claims: dict[str, Claims] = {}
+        self._hanging: asyncio.Future[Any] | None = None
 
     async def take(self) -> Taken:
         """Return what is so now.
@@ -85,56 +109,79 @@ class Snapshots:
         listed, info, (reading, located) = await asyncio.gather(
             self._docker("containers", all=True),
             self._docker("info"),
-            self._in_thread(self._read_devices),
+            self._read_in_time(),
         )
         containers = await self._with_claims(list(map(self._container, listed)))
-        snapshot = await self._in_thread(
+        own = tuple(container for container in containers if container.ours)
+        if reading.inventory.problem:
+            # Nothing is known of any device, so nobody can be said to hold one.
+            return Taken(Snapshot(reading.inventory), own, info)
+        # Not in the driver's thread, which may hang by now.
+        snapshot = await asyncio.to_thread(
             self._judge, reading, located, containers, Runtimes.from_info(info)
         )
-        return Taken(snapshot, tuple(container for container in containers if container.ours))
+        return Taken(snapshot, own, info)
+
+    async def _read_in_time(self) -> tuple[Reading, list[Process]]:
+        """Ask NVML; a driver that hangs is a problem like any other."""
+        if self._hanging is None or self._hanging.done():
+            asked = asyncio.ensure_future(self._in_thread(self._read_devices))
+            # Not cancelled when the time is up: until its thread is free, nobody else is to wait.
+            done, _ = await asyncio.wait({asked}, timeout=NVML_PATIENCE_S)
+            if done:
+                return asked.result()
+            self._hanging = asked
+        return Reading(Inventory(problem=DRIVER_HANGS)), []
 
     def _container(self, listed: Mapping[str, Any]) -> Container:
         """Read an entry of the engine's list, which has the name and the state of now."""
         labels = listed.get("Labels") or {}
         name = _name(listed)
+        of_a_hub = _is_of_a_hub(name, labels)
         return Container(
             container_id=listed["Id"],
             name=name,
             state=listed["State"],
             created=datetime.fromtimestamp(listed["Created"], timezone.utc),
             labels=labels,
-            ours=self._is_ours(name, labels),
+            of_a_hub=of_a_hub,
+            # With no Hub to compare with, none is ours.
+            ours=of_a_hub and labels["ds01.hub"] == self._hub_id,
             watcher=any(fnmatch.fnmatchcase(name, pattern) for pattern in self._watchers),
         )
-
-    def _is_ours(self, name: str, labels: Mapping[str, str]) -> bool:
-        """Tell whether this Hub created a container: anybody can label one, but not name it so."""
-        if not self._hub_id or labels.get("ds01.hub") != self._hub_id:
-            return False
-        user, project = labels.get("ds01.user"), labels.get("ds01.project")
-        return bool(user and project) and name == container_name(str(user), str(project))
 
     async def _with_claims(self, containers: list[Container]) -> list[Container]:
         """Return the containers with what those that count claim, without those that are gone."""
         # Another snapshot may be under way: each has its own answers, and the last one's are kept.
         claims = await self._inspected([c.container_id for c in containers if c.counts])
-        self._claims = claims
+        self._claims = {id_: claim for id_, claim in claims.items() if claim is not None}
         return [
             replace(container, claims=claims.get(container.container_id))
             for container in containers
             if container.container_id in claims or not container.counts
         ]
 
-    async def _inspected(self, ids: Collection[str]) -> dict[str, Claims]:
-        """Return the claims of those containers that exist; asks for new ones, a few at once."""
-        claims = {id_: self._claims[id_] for id_ in ids if id_ in self._claims}
+    async def _inspected(self, ids: Collection[str]) -> dict[str, Claims | None]:
+        """Return the claims of those containers that exist; asks for new ones, a few at once.
+
+        None for one that the engine or we cannot make sense of; it is asked for again next time.
+        """
+        claims: dict[str, Claims | None] = {
+            id_: self._claims[id_] for id_ in ids if id_ in self._claims
+        }
         unknown = iter([id_ for id_ in ids if id_ not in claims])
 
         async def work() -> None:
             for container_id in unknown:
-                found = await engine.inspect(self._docker, container_id)
+                try:
+                    found = await engine.inspect(self._docker, container_id)
+                except docker.errors.APIError as error:
+                    # The engine has just listed it, and chokes on this one.
+                    _LOG.warning("The container %s cannot be inspected: %s", container_id, error)
+                    claims[container_id] = None
+                    continue
                 if found is not None:
-                    claims[container_id] = Claims.from_inspect(found, os.path.realpath)
+                    claims[container_id] = _claims(found)
 
         await asyncio.gather(*(work() for _ in range(_INSPECTIONS)))
         return claims
@@ -173,20 +220,36 @@ class Snapshots:
         return Snapshot(reading.inventory, holders, warnings)
 
 
+def _claims(inspected: Mapping[str, Any]) -> Claims | None:
+    try:
+        return Claims.from_inspect(inspected, os.path.realpath)
+    except Exception:  # noqa: BLE001
+        # Whatever is odd about one container, it must not keep all others from being read.
+        _LOG.exception("The container %s cannot be understood", inspected.get("Id"))
+        return None
+
+
 def take_now(
     api: Any,
     read: Callable[[], Reading],
     hub_id: str,
     watchers: Collection[str] = (),
     capabilities: Path = CAPABILITIES,
-) -> Snapshot:
+) -> Taken:
     """Take one snapshot without a loop around; `api` is the engine's low-level client."""
 
     async def docker_call(method: str, *args: Any, **kwargs: Any) -> Any:
         return await asyncio.to_thread(getattr(api, method), *args, **kwargs)
 
-    snapshots = Snapshots(docker_call, read, asyncio.to_thread, hub_id, watchers, capabilities)
-    return asyncio.run(snapshots.take()).snapshot
+    in_thread = LoneThread("nvml").run
+    snapshots = Snapshots(docker_call, read, in_thread, hub_id, watchers, capabilities)
+    return asyncio.run(snapshots.take())
+
+
+def _is_of_a_hub(name: str, labels: Mapping[str, str]) -> bool:
+    """Tell whether a Hub created a container: an image can label one, but not name it so."""
+    hub, user, project = (labels.get(f"ds01.{key}") for key in ("hub", "user", "project"))
+    return bool(hub and user and project) and name == container_name(str(user), str(project))
 
 
 def _name(listed: Mapping[str, Any]) -> str:

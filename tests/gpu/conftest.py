@@ -75,6 +75,17 @@ def machine(on_machine):
 
 
 @pytest.fixture
+def partition(gpu_engine):
+    """Return a function that cuts a GPU of a Hub's machine anew, as its toolkit sees at once."""
+
+    def cut(hub, gpu, text):
+        hub.machine.partition(gpu, text)
+        gpu_engine.toolkit.knows(hub.machine.devices, hub.machine.capabilities)
+
+    return cut
+
+
+@pytest.fixture
 def make_gpu_hub(on_machine, built, tmp_path):
     """Return a function that makes Hubs, not started: to configure, kill and start again.
 

@@ -30,6 +30,11 @@ class Pretended:
         self.capabilities = folder / CAPABILITIES
         self.devices = tuple(self._devices())
 
+    def partition(self, gpu: int, text: str) -> None:
+        """Cut a GPU anew, while everything runs."""
+        self.machine.partition(gpu, text)
+        self.devices = tuple(self._devices())
+
     def environment(self) -> dict[str, str]:
         """Return the variables with which a process finds these GPUs."""
         return self.machine.environment()

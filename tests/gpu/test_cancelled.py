@@ -71,6 +71,38 @@ def test_a_start_cancelled_inside_the_engines_create_keeps_its_device_until_it_i
     _everything_can_be_had(hub, {"full": 1})
 
 
+@pytest.mark.parametrize("still_runs", [False, True], ids=["ended", "running"])
+def test_a_stop_that_a_restart_of_the_hub_interrupts_gives_the_device_back_all_the_same(
+    make_gpu_hub, tmp_path, still_runs
+):
+    door = SlowEngine(tmp_path / "engine.sock")
+    hub = make_gpu_hub("a100-80gb:1")
+    hub.configure(f"import os\nos.environ['DOCKER_HOST'] = {door.url!r}\n")
+    hub.start()
+    leaving = hub.user("leaving")
+    leaving.start(gpu="full")
+    door.hold(r"^POST .*/kill\?signal=SIGTERM", answer=not still_runs)
+    stopping = leaving.stop_in_background()
+    assert door.reached.wait(60)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(hub.stop)
+        eventually(lambda: "Received signal SIGINT" in hub.log.read_text(), "the Hub ends")
+        if still_runs:
+            # The engine never sees the request.
+            door.close()
+            door.open()
+        door.release()
+        ended.result(60)
+    stopping.exception(60)
+    if not still_runs:
+        eventually(lambda: not leaving.container()["State"]["Running"], "it has ended")
+    assert leaving.container()["State"]["Running"] is still_runs
+
+    hub.start()
+    _everything_can_be_had(hub, {"full": 1})
+    assert leaving.container() is None
+
+
 def _everything_can_be_had(hub, sizes):
     """Start as many servers as there are devices; all of them come up."""
     for size, count in sizes.items():

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from ..hub import eventually
 from .watch import held
 
@@ -61,15 +63,35 @@ def test_a_driver_that_does_not_answer_grants_nothing_and_servers_without_a_gpu_
     assert held(hub.docker) == {}
 
 
-def test_a_gpu_that_is_cut_while_the_hub_runs_is_given_in_pieces(make_gpu_hub):
+def test_a_gpu_that_is_cut_while_the_hub_runs_is_given_in_pieces(make_gpu_hub, partition):
     hub = make_gpu_hub("a100-80gb:1")
     hub.start()
-    hub.machine.machine.partition(0, "2x3g.40gb")
+    partition(hub, 0, "2x3g.40gb")
 
     assert hub.user("anna").ask(gpu="full").status_code == 409
     hub.user("ben").start(gpu="3g.40gb")
 
-    assert set(held(hub.docker)) < set(hub.machine.machine.mig(0))
+    (uuid,) = held(hub.docker)
+    assert uuid in {device.uuid for device in hub.machine.migs}
+
+
+@pytest.mark.parametrize(("cut", "size"), [("", "full"), ("2x3g.40gb", "3g.40gb")])
+def test_what_a_server_had_before_its_gpu_was_cut_anew_is_given_to_nobody_else(
+    make_gpu_hub, partition, cut, size
+):
+    hub = make_gpu_hub("a100-80gb:1,mig=7x1g.10gb@0")
+    hub.start()
+    anna, ben = hub.user("anna"), hub.user("ben")
+    anna.start(gpu="1g.10gb")
+    partition(hub, 0, cut)
+
+    assert ben.ask(gpu=size).status_code == 409
+    printed = ds01(hub, "gpus")[1]
+    assert "anna/default" in printed
+    assert "is given to anybody until that server is stopped" in printed
+
+    anna.stop()
+    ben.start(gpu=size)
 
 
 def test_what_a_process_of_the_machine_uses_is_not_given(make_gpu_hub):

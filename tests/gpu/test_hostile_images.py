@@ -83,21 +83,22 @@ def test_a_server_sees_exactly_what_it_was_granted(sizes, hub, gpu_engine):
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "told", "answered"),
     [
-        ("nothing", "it lacks /dev/nvidia0"),
-        ("one too many", "it has /dev/nvidia1"),
-        ("fails", "the driver has gone"),
+        ("nothing", "it lacks /dev/nvidia0", "did not get exactly the GPUs"),
+        ("one too many", "it has /dev/nvidia1", "did not get exactly the GPUs"),
+        ("fails", "the driver has gone", "could not be started with its GPU"),
     ],
 )
 def test_a_server_that_got_something_else_is_stopped_and_its_device_is_free_again(
-    how, told, gpu_hub, gpu_engine
+    how, told, answered, gpu_hub, gpu_engine
 ):
     gpu_hub.start()
     user = gpu_hub.user("unlucky")
     gpu_engine.toolkit.behave(how)
     answer = user.ask(gpu="full")
-    assert answer.status_code >= 400, answer.text
+    assert answer.status_code == 500
+    assert answered in answer.json()["message"]
     assert gpu_hub.containers() == []
     assert told in gpu_hub.log.read_text()
     assert told not in answer.text

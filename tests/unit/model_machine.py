@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ds01_spawner.gpus.devices import Device, GpuProcess, Inventory, Reading, State
@@ -32,6 +32,17 @@ def relatives(device: str, inventory: Inventory) -> set[str]:
         return set()
     parts = {other.uuid for other in inventory.devices if other.parent == device}
     return {device, *parts} | ({found.parent} if found.parent else set())
+
+
+def opened(labels: Mapping[str, str], inventory: Inventory) -> set[str]:
+    """Return what the container of a start may use: of a GPU that was cut anew, all of it."""
+    uuids, gpus = (labels[f"ds01.gpu.{key}"].split(",") for key in ("uuids", "parents"))
+    return set().union(
+        *(
+            {uuid} if inventory.get(uuid) else relatives(gpu, inventory)
+            for uuid, gpu in zip(uuids, gpus, strict=True)
+        )
+    )
 
 
 @dataclass
@@ -141,7 +152,12 @@ def _index(index: str) -> Callable[[Inventory], set[str]]:
 
 
 def _device(own: str) -> Callable[[Inventory], set[str]]:
-    return lambda inventory: relatives(own, inventory)
+    def meaning(inventory: Inventory) -> set[str]:
+        # Nobody knows what the nodes of a MIG device that was taken apart open now.
+        gone = own.startswith("MIG-") and inventory.get(own) is None
+        return _everything(inventory) if gone else relatives(own, inventory)
+
+    return meaning
 
 
 def _requests(*ids: str, driver: str = "", count: int = 0) -> dict[str, object]:

@@ -15,7 +15,7 @@ from ds01_spawner.gpus.request import suffices
 
 from .model_engine import IMAGE, Call, Client, Clock, Engine, Made
 from .model_hub import LIMITS, Attempt, Hub
-from .model_machine import NOTATIONS, Machine, foreign_body, relatives
+from .model_machine import NOTATIONS, Machine, foreign_body, opened, relatives
 
 
 class World:
@@ -237,7 +237,7 @@ class World:
                 continue
             if labels["ds01.start"] in self.late and not 0 < at <= hub.listed_at:
                 continue
-            if related & set(labels["ds01.gpu.uuids"].split(",")):
+            if related & opened(labels, inventory):
                 found.append(f"{labels['ds01.user']} of {labels['ds01.hub']} has it")
         for made in hub.listed:
             still = self.engine.containers.get(made.container_id)
@@ -295,9 +295,13 @@ class World:
             if self._counts(made):
                 taken |= NOTATIONS[self.foreign[made.container_id]][1](inventory)
             elif labels.get("ds01.hub") and labels["ds01.gpu.uuids"]:
+                granted = labels["ds01.gpu.uuids"].split(",")
+                if labels["ds01.hub"] != hub.hub_id and not all(map(inventory.get, granted)):
+                    # Another Hub's labels are not believed.
+                    taken |= {device.uuid for device in inventory.devices}
                 taken |= {
                     other
-                    for uuid in labels["ds01.gpu.uuids"].split(",")
+                    for uuid in opened(labels, inventory)
                     for other in relatives(uuid, inventory)
                 }
                 if (labels["ds01.hub"], labels["ds01.user"]) == (hub.hub_id, user):

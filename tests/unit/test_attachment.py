@@ -107,6 +107,19 @@ def test_a_partitioned_gpu_needs_no_cdi_device_as_it_is_never_granted():
     assert choose_backend(BY_UUID, INVENTORY, "cdi", here=HOOK).name == "cdi"
 
 
+def test_a_device_that_cdi_lacks_keeps_no_other_from_being_given():
+    stale = cdi_info(f"nvidia.com/gpu={GPU.uuid}")
+
+    devices = choose_backend(stale, INVENTORY, "cdi", here=HOOK).attachable(INVENTORY).devices
+
+    assert devices[:2] == (GPU, PARTED)
+    assert devices[2].state is State.UNATTACHABLE
+    assert f"lack {MIG.uuid}" in devices[2].detail
+    # Where nothing else attaches more, CDI is used as far as it goes.
+    without = {**stale, "Runtimes": OLD["Runtimes"]}
+    assert choose_backend(without, INVENTORY, here=Here()).name == "cdi"
+
+
 def test_the_hook_comes_before_the_runtime_and_the_runtime_is_better_than_nothing():
     assert choose_backend(WITH_RUNTIME, INVENTORY, here=HOOK).name == "device-requests"
     assert choose_backend(WITH_RUNTIME, INVENTORY, here=Here()).name == "nvidia-runtime"
@@ -148,7 +161,7 @@ def test_this_machine_is_looked_at_for_the_hook_and_for_pretended_gpus(tmp_path,
     ("name", "info", "here", "advice"),
     [
         ("cdi", WITH_RUNTIME, HOOK, "28.2"),
-        ("cdi", cdi_info("nvidia.com/gpu=0"), HOOK, f"lack {GPU.uuid}, {MIG.uuid}"),
+        ("cdi", cdi_info("nvidia.com/gpu=0"), HOOK, f"lack {GPU.uuid}"),
         ("device-requests", BY_UUID, Here(), "install nvidia-container-toolkit"),
         ("nvidia-runtime", OLD, HOOK, "nvidia-ctk runtime configure"),
         ("gpu", BY_UUID, HOOK, "choose one of cdi, device-requests, nvidia-runtime, pretend"),

@@ -22,7 +22,7 @@ class Engine:
     """An engine that lists prepared containers."""
 
     def __init__(self):
-        self.listed, self.inspected = [], {}
+        self.listed, self.inspected, self.discovered = [], {}, []
         self.api = self
 
     def add(self, name, request, **labels):
@@ -43,7 +43,7 @@ class Engine:
         return self.listed
 
     def info(self):
-        return {"Runtimes": {"runc": {"path": "runc"}}}
+        return {"Runtimes": {"runc": {"path": "runc"}}, "DiscoveredDevices": self.discovered}
 
     def inspect_container(self, container_id):
         return self.inspected[container_id]
@@ -153,6 +153,18 @@ def test_every_object_has_what_programs_were_promised(gpus, engine):
     assert f"process {2**22 + 1}" in of_process["detail"]
 
 
+def test_gpus_that_the_engine_cannot_attach_are_said_to_be_so(gpus, engine, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert "Warning: The engine cannot attach GPUs" in gpus(Reading(INVENTORY))[1]
+
+    listed = [d for d in INVENTORY.devices if d != IDLE]
+    engine.discovered = [{"Source": "cdi", "ID": f"nvidia.com/gpu={d.uuid}"} for d in listed]
+    output = gpus(Reading(INVENTORY))[1]
+    assert "unattachable" in row(output, IDLE.index)
+    assert f"the engine's CDI devices lack {IDLE.uuid}" in output
+    assert "unattachable" not in row(output, WHOLE.index)
+
+
 def test_the_servers_of_another_hub_are_containers(gpus, engine, tmp_path):
     add_server(engine, "alice", FIRST)
     (tmp_path / "hub-id").unlink()
@@ -189,10 +201,11 @@ def test_what_is_wrong_stands_below_the_table(gpus, engine):
     broken = replace(WHOLE, state=State.LOST, detail="fell off the bus")
     engine.add("mystery", {"DeviceIDs": ["99"]})
 
-    _, output, _ = gpus(Reading(Inventory((broken, IDLE))))
+    _, output, _ = gpus(Reading(Inventory((broken, IDLE), driver="550.54.15")))
 
     assert "lost" in row(output, "0")
-    below = output.splitlines()[3:]
+    assert output.splitlines()[3] == "Driver 550.54.15"
+    below = output.splitlines()[4:]
     assert below[0] == f"0 ({WHOLE.uuid}): lost: fell off the bus"
     assert below[1].startswith("Warning: The container mystery asks for 99")
 

@@ -48,6 +48,10 @@ ANY = st.integers(0, 50)
 STEPS = st.sampled_from([0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89])
 
 
+#: How many grants there were in each of the runs.
+granted: list[int] = []
+
+
 class Grants(RuleBasedStateMachine):
     """The rules by which the world goes on."""
 
@@ -165,6 +169,7 @@ class Grants(RuleBasedStateMachine):
         try:
             if not self.world.wrong:
                 self.world.end_in_peace()
+                granted.append(self.world.granted)
                 assert not self.world.wrong, self.world.wrong
         finally:
             self.world.close()
@@ -192,6 +197,7 @@ def in_the_model(monkeypatch):
 
 
 def run(examples: int, steps: int, derandomize: bool = True) -> None:
+    granted.clear()
     run_state_machine_as_test(
         Grants,
         settings=settings(
@@ -203,6 +209,8 @@ def run(examples: int, steps: int, derandomize: bool = True) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+    # In how few nothing was granted tells whether anything was put to the test.
+    assert sum(map(bool, granted)) > examples / 4
 
 
 def test_no_device_twice_and_none_lost_whatever_happens(in_the_model):

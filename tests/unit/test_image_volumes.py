@@ -37,6 +37,7 @@ def volumes_of(*places):
         "/sys/fs/cgroup",
         "/etc/ds01",
         "/run",
+        "/var/run/nvidia-container-devices/all",
         "/usr",
         "relative/path",
     ],

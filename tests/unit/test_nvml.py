@@ -218,7 +218,7 @@ PROCESS_CALLS = (
 )
 
 
-@pytest.mark.parametrize("call", PROCESS_CALLS)
+@pytest.mark.parametrize("call", PROCESS_CALLS[1:])
 def test_a_kind_of_process_that_a_device_does_not_have_is_none(pretend, call):
     machine = pretend("rtx-4090")
     machine.fail(call, pynvml.NVML_ERROR_NOT_SUPPORTED, 0)
@@ -227,6 +227,13 @@ def test_a_kind_of_process_that_a_device_does_not_have_is_none(pretend, call):
 
     assert reading.processes == ()
     assert reading.unasked == {}
+
+
+def test_a_device_that_cannot_list_what_computes_on_it_is_not_idle(pretend):
+    machine = pretend("rtx-4090")
+    machine.fail(PROCESS_CALLS[0], pynvml.NVML_ERROR_NOT_SUPPORTED, 0)
+
+    assert list(Nvml().read().unasked) == [machine.gpu(0)]
 
 
 @pytest.mark.parametrize("error", [4, 7, 13, 15, 999])

@@ -40,7 +40,8 @@ def container(*ids, name="job", state="running", nodes=(), variables=None, runti
     requests = (Request("", 0, ids),) if ids else ()
     claims = Claims(runtime, requests, variables or {}, tuple(nodes), ())
     number = f"{next(_IDS):064x}"
-    return Container(number, name, state, **{"created": NOON, "claims": claims, **more})
+    more = {"created": NOON, "claims": claims, "of_a_hub": more.get("ours", False), **more}
+    return Container(number, name, state, **more)
 
 
 def judge(*containers, processes=(), unasked=None):
@@ -68,11 +69,41 @@ def test_a_gpu_takes_its_mig_devices_along_and_a_mig_device_its_gpu():
     assert held(judge(container(FIRST.uuid))) == {PARTED.uuid, FIRST.uuid}
 
 
-def test_a_device_that_is_not_here_takes_no_other():
-    snapshot = judge(container(uuid("MIG", 1)))
+def test_a_gpu_that_is_not_here_takes_no_other():
+    snapshot = judge(container(uuid("GPU", 1)))
 
     assert snapshot.holders == {}
     assert snapshot.warnings == ()
+
+
+def test_a_mig_device_that_was_taken_apart_may_be_any():
+    snapshot = judge(container(uuid("MIG", 1), name="old"))
+
+    assert held(snapshot) == EVERYTHING
+    (warning,) = snapshot.warnings
+    assert f"old asks for {uuid('MIG', 1)}" in warning
+
+
+@pytest.mark.parametrize("words", [(), (uuid("MIG", 1),), (f"nvidia.com/gpu={uuid('MIG', 1)}",)])
+def test_a_grant_that_was_taken_apart_holds_all_of_its_gpu_and_no_other(words):
+    labels = {
+        **HUB,
+        "ds01.gpu.uuids": f"{uuid('MIG', 1)},{THIRD.uuid}",
+        "ds01.gpu.parents": f"{PARTED.uuid},{OTHER.uuid}",
+    }
+    snapshot = judge(container(*words, labels=labels, ours=True, name="default._.alice"))
+
+    assert set(snapshot.free) == {WHOLE, IDLE}
+    assert snapshot.holders[SECOND.uuid][0].user == "alice"
+    (warning,) = snapshot.warnings
+    assert f"default._.alice was given {uuid('MIG', 1)}, which is not there any more" in warning
+    assert PARTED.uuid in warning
+
+
+def test_a_grant_on_a_gpu_whose_mig_mode_was_switched_off_holds_the_gpu():
+    labels = {**HUB, "ds01.gpu.uuids": uuid("MIG", 1), "ds01.gpu.parents": WHOLE.uuid}
+
+    assert held(judge(container(labels=labels, ours=True))) == {WHOLE.uuid}
 
 
 def test_what_is_not_understood_holds_everything_and_is_named():
@@ -84,6 +115,16 @@ def test_what_is_not_understood_holds_everything_and_is_named():
     # Who is known to have it is named first.
     assert snapshot.holders[FIRST.uuid][0].container == "job"
     assert snapshot.holders[WHOLE.uuid][0].detail == "asks for 7: there is no device 7"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [f"MIG-{PARTED.uuid}/{'9' * 5000}/0", f"c 195:{'9' * 5000} rwm", "/dev/nvidia" + "9" * 5000],
+)
+def test_a_number_that_no_machine_has_is_not_understood_either(word):
+    asks = container(nodes=[word]) if word[0] in "/c" else container(word)
+
+    assert judge(asks).free == ()
 
 
 def test_what_a_container_clearly_has_counts_before_what_nobody_understands():
@@ -120,7 +161,12 @@ def test_a_container_of_somebody_elses_holds_until_it_has_ended(state):
 def test_a_container_of_a_hub_holds_until_it_is_removed(state, hub):
     labels = {**HUB, "ds01.hub": hub}
 
-    assert WHOLE.uuid in judge(container("0", state=state, labels=labels)).holders
+    theirs = container("0", state=state, labels=labels, of_a_hub=True)
+    assert WHOLE.uuid in judge(theirs).holders
+
+
+def test_an_image_that_only_says_it_is_a_hubs_holds_nothing_when_it_has_ended():
+    assert held(judge(container("0", state="exited", labels=HUB))) == set()
 
 
 def test_our_own_label_counts_and_says_whose_server_it_is():

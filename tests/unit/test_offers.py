@@ -27,6 +27,25 @@ def test_sizes_are_offered_smallest_first_with_how_many_are_free():
     ]
 
 
+def test_two_drivers_figures_for_the_same_memory_are_one_size():
+    less = replace(WHOLE, uuid="GPU-3", memory_bytes=WHOLE.memory_bytes - GIB // 2)
+
+    assert [(o.value, o.total) for o in offers(snapshot(WHOLE, less), LIMITS)] == [("full", 2)]
+
+
+def test_as_many_can_be_chosen_as_there_are_and_as_the_limits_allow():
+    gpus = snapshot(*(replace(WHOLE, uuid=f"GPU-{n}") for n in range(4)), PARENT, *HALVES)
+
+    def most(**changes):
+        limits = replace(LIMITS, gpus_per_server=None, **changes)
+        return largest_count(offers(gpus, limits), limits)
+
+    assert most(gpu_equivalents=None) == 4
+    assert most(gpu_equivalents=2.0) == 2
+    # Two parts of a GPU are less than a whole one.
+    assert most(gpu_equivalents=1.0) == 2
+
+
 def test_what_does_not_work_is_not_counted():
     broken = replace(WHOLE, uuid="GPU-3", state=State.LOST)
 

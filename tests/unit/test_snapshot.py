@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 
 import docker.errors
 import pytest
 import requests
 
+from ds01_spawner.gpus import snapshot as snapshot_module
 from ds01_spawner.gpus.devices import GpuProcess, Inventory, Reading
 from ds01_spawner.gpus.processes import locate
 from ds01_spawner.gpus.snapshot import Snapshots
+from ds01_spawner.lone_thread import LoneThread
 
 from .machine import FIRST, IDLE, INVENTORY, PARTED, WHOLE
+from .test_engine import api_error
 
 OURS = {"ds01.hub": "h1", "ds01.user": "alice", "ds01.project": "p", "ds01.server": "p"}
 
@@ -25,6 +29,8 @@ class Engine:
         self.containers = {}
         self.asked = []
         self.silent = set()
+        #: Container id -> what is answered in place of its inspection.
+        self.answers = {}
         self.under_way = self.most_under_way = 0
 
     def add(self, container_id, name="job", ids=("0",), state="running", labels=None):
@@ -52,7 +58,9 @@ class Engine:
             return [dict(listed) for listed, _ in self.containers.values()]
         if method == "info":
             return {"Runtimes": {"runc": {"path": "runc"}}, "DefaultRuntime": "runc"}
-        inspected = self.containers[args[0]][1]
+        inspected = self.answers.get(args[0], self.containers[args[0]][1])
+        if isinstance(inspected, Exception):
+            raise inspected
         if inspected is None:
             raise docker.errors.NotFound("gone")
         return inspected
@@ -81,7 +89,7 @@ async def test_what_never_changes_is_asked_once_and_the_rest_every_time(engine):
     await taking.take()
     listed["Names"], listed["State"] = ["/other/alias", "/after"], "paused"
 
-    snapshot, _ = await taking.take()
+    snapshot, *_ = await taking.take()
 
     assert snapshot.holders[WHOLE.uuid][0].container == "after"
     assert engine.inspections() == ["a"]
@@ -114,6 +122,61 @@ async def test_a_silent_engine_is_no_empty_machine(engine, method):
 
     with pytest.raises(requests.exceptions.ReadTimeout):
         await snapshots(engine).take()
+
+
+@pytest.mark.parametrize("answer", [api_error(500), {"Config": None}])
+async def test_one_container_that_cannot_be_looked_at_holds_everything_and_is_named(engine, answer):
+    engine.add("a", name="broken")
+    engine.answers["a"] = answer
+    taking = snapshots(engine)
+
+    snapshot = (await taking.take()).snapshot
+
+    assert snapshot.free == ()
+    assert snapshot.warnings == ("Nothing is known of the container broken.",)
+    # It is asked for again, as it may be mended.
+    del engine.answers["a"]
+    assert WHOLE.uuid in (await taking.take()).snapshot.holders
+    assert IDLE in (await taking.take()).snapshot.free
+
+
+async def test_a_driver_that_hangs_is_waited_for_once_and_then_is_a_problem(engine, monkeypatch):
+    monkeypatch.setattr(snapshot_module, "NVML_PATIENCE_S", 0.2)
+    goes_on = threading.Event()
+    taking = Snapshots(engine, lambda: _read_when(goes_on), LoneThread("test").run, "h1")
+
+    for _ in range(3):
+        snapshot, *_ = await taking.take()
+        assert snapshot.inventory.problem == snapshot_module.DRIVER_HANGS
+        assert snapshot.free == ()
+
+    goes_on.set()
+    while (await taking.take()).snapshot.inventory.problem:
+        await asyncio.sleep(0.01)
+
+
+async def test_a_snapshot_that_has_its_reading_does_not_wait_for_a_driver_that_hangs_now(
+    engine, monkeypatch
+):
+    goes_on, thread = threading.Event(), LoneThread("test")
+    taking = Snapshots(engine, lambda: Reading(INVENTORY), thread.run, "h1")
+    with_claims = taking._with_claims
+
+    async def hangs_meanwhile(containers):
+        thread.submit(goes_on.wait)
+        return await with_claims(containers)
+
+    monkeypatch.setattr(taking, "_with_claims", hangs_meanwhile)
+    try:
+        taken = await asyncio.wait_for(taking.take(), 10)
+    finally:
+        goes_on.set()
+    assert taken.snapshot.free
+
+
+def _read_when(goes_on):
+    goes_on.wait()
+    return Reading(INVENTORY)
 
 
 async def test_new_containers_are_looked_at_a_few_at_once(engine):
@@ -150,7 +213,7 @@ async def test_ours_is_what_this_hub_created(engine, hub_id, name, labels, ours)
     own_words = labels and {**labels, "ds01.gpu.uuids": IDLE.uuid, "ds01.start": "s1"}
     engine.add("a", name=name, state="created", labels=own_words)
 
-    snapshot, own = await snapshots(engine, hub_id=hub_id).take()
+    snapshot, own, _ = await snapshots(engine, hub_id=hub_id).take()
 
     assert (IDLE.uuid in snapshot.holders) is ours
     assert WHOLE.uuid in snapshot.holders
@@ -163,7 +226,7 @@ async def test_a_watcher_is_known_by_a_pattern_of_its_name(engine):
     engine.add("a", name="dcgm-exporter-3", ids=("all",))
     engine.add("b", name="dcgm-exporter._.alice", labels={**OURS, "ds01.project": "dcgm-exporter"})
 
-    snapshot, _ = await snapshots(engine, watchers=["dcgm-exporter*"]).take()
+    snapshot, *_ = await snapshots(engine, watchers=["dcgm-exporter*"]).take()
 
     assert set(snapshot.holders) == {WHOLE.uuid}
     assert engine.inspections() == ["b"]
@@ -192,7 +255,7 @@ async def test_a_process_that_nvml_keeps_and_proc_does_not_have_holds_its_device
 async def test_processes_that_cannot_be_told_take_their_device(engine):
     reading = Reading(INVENTORY, unasked={FIRST.uuid: "no permission"})
 
-    snapshot, _ = await snapshots(engine, reading).take()
+    snapshot, *_ = await snapshots(engine, reading).take()
     assert set(snapshot.holders) == {FIRST.uuid, PARTED.uuid}
 
 

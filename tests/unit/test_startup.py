@@ -1,8 +1,12 @@
 """A configuration that would decide about GPUs in two places."""
 
+import threading
+
 import pytest
+from jupyterhub.spawner import Spawner
 from traitlets.config import Config
 
+from ds01_spawner import startup
 from ds01_spawner.gpus.devices import Device, Inventory
 from ds01_spawner.startup import ConfigurationError, check, contradictions, impossible
 
@@ -35,8 +39,40 @@ def test_a_variable_that_decides_about_gpus_is_an_error(key):
         check(config)
 
 
-def test_an_oci_runtime_that_adds_gpus_by_itself_is_an_error():
-    info = {"Runtimes": {"fast": {"path": "/usr/bin/nvidia-container-runtime"}}}
+def test_a_variable_that_the_hub_hands_down_is_an_error_too():
+    config = Config()
+    config.Spawner.env_keep = ["LANG", "NVIDIA_VISIBLE_DEVICES"]
+    with pytest.raises(ConfigurationError, match=r"Spawner\.env_keep sets 'NVIDIA_VISIBLE"):
+        check(config)
+
+    config = Config()
+    config.Spawner.env_keep.insert(0, "DOCKER_RESOURCE_GPU")
+    with pytest.raises(ConfigurationError, match="DOCKER_RESOURCE_GPU"):
+        check(config)
+
+
+def test_looking_at_a_setting_that_is_added_to_takes_nothing_from_it():
+    config = Config()
+    config.Spawner.env_keep.append("EDITOR")
+    config.Spawner.environment.update({"EDITOR": "nano"})
+
+    assert list(contradictions(config)) == []
+
+    assert Spawner(config=config).env_keep == [*Spawner().env_keep, "EDITOR"]
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"path": "/usr/bin/nvidia-container-runtime"},
+        {
+            "runtimeType": "io.containerd.runc.v2",
+            "options": {"BinaryName": "/usr/bin/nvidia-container-runtime"},
+        },
+    ],
+)
+def test_an_oci_runtime_that_adds_gpus_by_itself_is_an_error(described):
+    info = {"Runtimes": {"fast": described}}
 
     (said,) = impossible(info, Inventory(), oci_runtime="fast", gpu_backend="")
 
@@ -53,9 +89,31 @@ def test_a_back_end_that_the_engine_does_not_have_is_an_error():
     assert list(impossible({}, Inventory(), oci_runtime="runc", gpu_backend="cdi")) == []
 
 
+def test_a_runtime_that_stands_in_the_way_of_the_back_end_is_an_error():
+    inventory = Inventory((Device("GPU-1", "0", "A100", 2**36, 7, 1.0, minor=0),))
+    info = {"Runtimes": {"crun": {"path": "crun"}, "nvidia": {"path": "nvidia-container-runtime"}}}
+
+    (said,) = impossible(info, inventory, oci_runtime="crun", gpu_backend="nvidia-runtime")
+
+    assert "oci_runtime" in said
+    assert "needs 'nvidia'" in said
+
+
+def test_a_driver_that_hangs_keeps_no_server_without_a_gpu_from_starting(monkeypatch, caplog):
+    hangs = threading.Event()
+    monkeypatch.setattr(startup, "NVML_PATIENCE_S", 0.1)
+    monkeypatch.setattr(startup.Nvml, "read", lambda _: hangs.wait())
+
+    assert startup._inventory().problem == startup.DRIVER_HANGS
+
+    assert "can only start without a GPU" in caplog.text
+    hangs.set()
+
+
 def test_everything_else_may_be_configured():
     config = Config()
-    config.Spawner.environment = {"LANG": "C.UTF-8", "NV_HOME": "/opt"}
+    harmless = {"LANG": "C.UTF-8", "NV_HOME": "/opt", "NVIDIA_TF32_OVERRIDE": "0"}
+    config.Spawner.environment = harmless
     config.DockerSpawner.extra_host_config = {"dns": ["10.0.0.1"]}
 
     assert list(contradictions(config)) == []

@@ -22,7 +22,17 @@ def test_what_a_start_has_stored_is_kept_as_it_is():
 
 @pytest.mark.parametrize(
     "value",
-    [{"a": 1}, ["python"], None, "x" * 256, "red\x1b[31m", float("nan"), float("inf"), 10**30],
+    [
+        {"a": 1},
+        ["python"],
+        None,
+        "x" * 256,
+        "red\x1b[31m",
+        float("nan"),
+        float("inf"),
+        10**30,
+        10**400,
+    ],
 )
 @pytest.mark.parametrize("name", ["image", "cpus", "profile"])
 def test_a_value_that_pages_or_a_terminal_could_break_over_is_dropped(name, value):
