@@ -136,7 +136,7 @@ async def measure(
         return Snapshots(docker_call, nvml.read, in_thread, crowd.hub)
 
     warm = new()
-    snapshot, own = await warm.take()
+    snapshot, own, _ = await warm.take()
     if len(own) != args.containers or snapshot.warnings:
         raise SystemExit(f"{len(own)} containers of {args.containers}; {snapshot.warnings[:3]}")
     listing = await _times(args.warm, lambda: docker_call("containers", all=True))

@@ -47,6 +47,7 @@ _submitted: ContextVar[tuple[DS01Spawner, dict[str, Any]] | None] = ContextVar(
 
 _MAKING_CLIENT = threading.Lock()
 
+# Here and not in a configuration: it must hold for every Hub that has this spawner.
 stored_options.guard()
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .claims import Runtimes
+from .claims import VISIBLE, Runtimes
 from .conflicts import conflicts
 from .devices import Device, Inventory, State
 from .nodes import CAPABILITIES, capabilities_here, device_nodes
@@ -30,8 +30,7 @@ CDI_KIND = "nvidia.com/gpu"
 #: What dockerd looks for on its PATH when it starts; without it there are no device requests.
 HOOKS = ("nvidia-container-runtime-hook", "nvidia-container-toolkit")
 
-_VISIBLE = "NVIDIA_VISIBLE_DEVICES"
-#: Beats `_VISIBLE` where an admin has named such a variable in the toolkit's configuration.
+#: Beats `VISIBLE` where an admin has named such a variable in the toolkit's configuration.
 _SWARM = "DOCKER_RESOURCE_*"
 _PLAIN_RUNTIME = "runc"
 
@@ -165,7 +164,7 @@ class Backend(ABC):
         # By name: the engine's default may be a runtime that follows the image's variables.
         host["Runtime"] = host.get("Runtime") or _PLAIN_RUNTIME
         # Not "none", which still brings the driver's files.
-        env[_VISIBLE] = "void"
+        env[VISIBLE] = "void"
         if devices:
             env["NVIDIA_DRIVER_CAPABILITIES"] = self.driver_capabilities
             self._attach(host, env, devices)
@@ -370,6 +369,6 @@ def _ask_by_variables(env: dict[str, str], devices: Sequence[Device]) -> None:
     emptied requirement of the image's makes a long ``CUDA_VERSION`` an error.
     """
     uuids = ",".join(device.uuid for device in devices)
-    env[_VISIBLE] = uuids
+    env[VISIBLE] = uuids
     env.update({key: uuids for key in env if fnmatch.fnmatchcase(key, _SWARM)})
     env["NVIDIA_DISABLE_REQUIRE"] = "true"

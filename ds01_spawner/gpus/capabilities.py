@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .nodes import CAPABILITIES
+from .nodes import CAPABILITIES, minor_in
 from .notation import Capabilities, Capability
 
 _DEVICES = Path("/proc/devices")
-_NUMBER = re.compile(r"^DeviceFileMinor:\s*(\d+)", re.MULTILINE | re.ASCII)
 _ACCESS = re.compile(r"gpu(\d+)/mig/gi(\d+)(?:/ci(\d+))?/access", re.ASCII)
 
 
@@ -25,10 +24,10 @@ def read_capabilities(root: Path = CAPABILITIES, devices: Path = _DEVICES) -> Ca
     for file in root.rglob("*"):
         if not file.is_file():
             continue
-        number = _NUMBER.search(file.read_text())
-        if number:
+        number = minor_in(file)
+        if number is not None:
             access = _ACCESS.fullmatch(str(file.relative_to(root)))
-            nodes[int(number[1])] = _capability(access) if access else Capability()
+            nodes[number] = _capability(access) if access else Capability()
     return Capabilities(nodes, _major(devices))
 
 

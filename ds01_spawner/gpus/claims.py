@@ -16,10 +16,10 @@ VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 #: What Swarm calls its resources in a container; the toolkit can be told to read one of them.
 _RESOURCE = "DOCKER_RESOURCE_"
 #: Where a container lists its devices as mounts of /dev/null, for NVIDIA's toolkit.
-_MOUNT_LIST = "/var/run/nvidia-container-devices"
+MOUNT_LIST = "/var/run/nvidia-container-devices"
 #: More than any machine has; beyond that a number means all the same.
 _MOST_GPUS = 256
-_CDI_ANNOTATION = "cdi.k8s.io/"
+CDI_ANNOTATION = "cdi.k8s.io/"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Claims:
             ),
             listed=(
                 *_listed_as_mounts(inspected.get("Mounts") or []),
-                *(annotations[key] for key in annotations if key.startswith(_CDI_ANNOTATION)),
+                *(annotations[key] for key in annotations if key.startswith(CDI_ANNOTATION)),
             ),
         )
 
@@ -124,7 +124,7 @@ class Claims:
         if visible is None:
             # NVIDIA's first images had no such variable: what has CUDA gets every GPU.
             return ["all"] if "CUDA_VERSION" in self.variables else []
-        return [] if visible.rstrip("/") == _MOUNT_LIST else [visible]
+        return [] if visible.rstrip("/") == MOUNT_LIST else [visible]
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _listed_as_mounts(mounts: list[Mapping[str, Any]]) -> tuple[str, ...]:
     """Return the devices that mounts of /dev/null name; an image's volume there names none."""
     words = []
     for mount in mounts:
-        folder, _, name = str(mount.get("Destination")).partition(f"{_MOUNT_LIST}/")
+        folder, _, name = str(mount.get("Destination")).partition(f"{MOUNT_LIST}/")
         if folder or not name or mount.get("Source") != "/dev/null":
             continue
         cdi = name.split("/")

@@ -12,16 +12,12 @@ from pathlib import PurePosixPath
 from posixpath import normpath
 from typing import Any
 
-from .claims import Runtimes
+from .claims import CDI_ANNOTATION, MOUNT_LIST, Runtimes
 
 #: Variables by which the toolkit is asked for devices.
 _ASKING = ("NVIDIA_*", "DOCKER_RESOURCE_*")
 #: Of these, what CUDA's libraries read and the toolkit does not.
 _HARMLESS = ("NVIDIA_TF32_OVERRIDE",)
-
-#: A mount below it asks the toolkit for the device that is named like the mount.
-_MOUNTS = PurePosixPath("/var/run/nvidia-container-devices")
-_CDI_ANNOTATIONS = "cdi.k8s.io/"
 
 
 def conflicts(body: Mapping[str, Any], runtimes: Runtimes) -> list[str]:
@@ -71,7 +67,7 @@ def _in_host(host: Mapping[str, Any], runtimes: Runtimes) -> list[str]:
     found += [
         f"the annotation {key}"
         for key in host.get("Annotations") or ()
-        if key.startswith(_CDI_ANNOTATIONS)
+        if key.startswith(CDI_ANNOTATION)
     ]
     return found
 
@@ -87,7 +83,7 @@ def _asking_mounts(host: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _asks(source: str, target: str) -> bool:
-    if PurePosixPath(normpath(target)).is_relative_to(_MOUNTS):
+    if PurePosixPath(normpath(target)).is_relative_to(MOUNT_LIST):
         return True
     return any(_is_nvidias(path) or _is_all_of_dev(path) for path in (source, target))
 

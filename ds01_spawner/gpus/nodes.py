@@ -11,7 +11,7 @@ from .devices import Device
 #: Where the driver says which nodes belong to which MIG device.
 CAPABILITIES = Path("/proc/driver/nvidia/capabilities")
 
-_MINOR = re.compile(r"^DeviceFileMinor:\s*(\d+)\s*$", re.MULTILINE)
+_MINOR = re.compile(r"^DeviceFileMinor:\s*(\d+)\s*$", re.MULTILINE | re.ASCII)
 
 
 def capabilities_here() -> Path:
@@ -62,8 +62,14 @@ def device_nodes(device: Device, capabilities: Path = CAPABILITIES) -> frozenset
     return frozenset(nodes)
 
 
-def _minor_in(access: Path) -> int:
+def minor_in(access: Path) -> int | None:
+    """Return the number of the node that a file of the driver's directory is about, if it says."""
     found = _MINOR.search(access.read_text("ascii", "replace"))
+    return int(found[1]) if found else None
+
+
+def _minor_in(access: Path) -> int:
+    found = minor_in(access)
     if found is None:
         raise OSError(f"{access} has no line 'DeviceFileMinor: <number>'")
-    return int(found[1])
+    return found

@@ -22,9 +22,10 @@ _RULE = re.compile(r"([abc])\s+(\d+|\*):(\d+|\*)(?:\s+[rwm]*)?", re.ASCII)
 #: Classes of NVIDIA's CDI devices that are no GPU.
 _OTHER_CLASSES = frozenset({"gds", "gdrcopy", "mofed", "nvswitch", "imex-channel"})
 
-#: NVIDIA's own number for its device nodes, and the two of them that are no GPU.
+#: NVIDIA's own number for its device nodes, and the two of them that are no GPU: nvidia-modeset and
+#: nvidiactl. Source: nvidia-modprobe-utils.h, NV_MODESET_MODULE and NV_CTL device minors.
 _NVIDIA_MAJOR = 195
-_CONTROL_MINORS = frozenset({254, 255})
+CONTROL_MINORS = frozenset({254, 255})
 _CONTROL_NODE = re.compile(
     r"/dev/nvidia(?:ctl|-uvm|-uvm-tools|-modeset|-nvlink|-nvswitch\w*|-fs\w*|"
     r"-caps-imex-channels(?:/.*)?)"
@@ -215,7 +216,7 @@ class Names:
             return self._all
         if not nvidia:
             return self._by_capability(int(minor))
-        return frozenset() if int(minor) in _CONTROL_MINORS else self._by_minor(int(minor))
+        return frozenset() if int(minor) in CONTROL_MINORS else self._by_minor(int(minor))
 
     def _by_minor(self, minor: int) -> frozenset[str]:
         return self._those(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .devices import Device
 from .nodes import capabilities_here, capability_node, device_nodes, gpu_node
+from .notation import CONTROL_MINORS
 
 #: No engine puts so many into ``/dev``; whoever did wants us to be busy.
 MOST_ENTRIES = 20_000
@@ -20,9 +21,6 @@ _CAPABILITY = re.compile(r"nvidia-caps/nvidia-cap(\d+)", re.ASCII)
 #: Names in ``/proc/devices`` of the major numbers that the driver has for its GPUs.
 _GPU_DRIVERS = ("nvidia", "nvidia-frontend")
 _CAPABILITY_DRIVER = "nvidia-caps"
-#: Of a GPU's major number, nvidia-modeset and nvidiactl: they belong to no GPU. Source:
-#: nvidia-modprobe-utils.h, NV_MODESET_MODULE and NV_CTL device minors.
-_CONTROL_MINORS = (254, 255)
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -106,7 +104,7 @@ def _device_of(path: str, number: int, majors: dict[int, str]) -> str:
     if driver == _CAPABILITY_DRIVER:
         return capability_node(minor)
     if driver in _GPU_DRIVERS:
-        return "" if minor in _CONTROL_MINORS else gpu_node(minor)
+        return "" if minor in CONTROL_MINORS else gpu_node(minor)
     if named := _GPU.fullmatch(path):
         return gpu_node(int(named[1]))
     if named := _CAPABILITY.fullmatch(path):

@@ -125,7 +125,7 @@ def test_a_server_of_ours_holds_also_when_it_has_ended_and_is_known_by_its_name(
         "it has ended",
     )
 
-    snapshot, own = asyncio.run(machine.snapshots.take())
+    snapshot, own, _ = asyncio.run(machine.snapshots.take())
 
     (holder,) = (h for h in snapshot.holders[MIG.uuid] if h.container_id == server)
     assert (holder.user, holder.server) == (user, "thesis")
