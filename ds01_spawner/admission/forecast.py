@@ -30,7 +30,8 @@ def outlook(
     if not known:
         return ""
     lasts = in_words(now - min(known))
-    return f"Nobody can say yet when that changes; the longest of them has lasted {lasts} so far."
+    which = "it has" if len(held_since) == 1 else "the longest of them has"
+    return f"Nobody can say yet when that changes; {which} lasted {lasts} so far."
 
 
 def expected_wait(

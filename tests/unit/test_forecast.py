@@ -37,7 +37,9 @@ def test_little_is_known_so_nothing_is_said():
 
 def test_the_outlook_says_when_or_how_long_it_has_lasted_already():
     assert "about 4 hours" in outlook([NOW], HOURS, NOW)
-    assert "has lasted about 3 hours" in outlook([since(3), since(1), None], [], NOW)
+    assert "longest of them has lasted about 3 hours" in outlook([since(3), since(1)], [], NOW)
+    assert "longest of them has lasted about 3 hours" in outlook([since(3), None], [], NOW)
+    assert "it has lasted about 3 hours" in outlook([since(3)], [], NOW)
     assert outlook([None], [], NOW) == ""
 
 
