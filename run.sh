@@ -311,7 +311,7 @@ say_where() {
         say "Users log in with: any name, password $(<"$DATA/secrets/user-password")"
         say "The admin with:    admin, password $(<"$DATA/secrets/admin-password")"
     fi
-    [[ -z "$PRETENDED_GPUS" ]] || say "GPUs:              pretended, $PRETENDED_GPUS; ds01 gpus --data $DATA shows them"
+    [[ -z "$PRETENDED_GPUS" ]] || say "GPUs:              pretended, $PRETENDED_GPUS; .venv/bin/ds01 gpus --data $DATA shows them"
     say "Data:              $DATA (the passwords are in secrets/)"
     say "Stop the Hub:      Ctrl-C"
     [[ "$IP" == 127.* || "$IP" == ::1 ]] ||
