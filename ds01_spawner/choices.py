@@ -11,6 +11,7 @@ import docker.errors
 from . import engine
 from .admission.grants import Grants
 from .admission.offers import largest_count, offers
+from .admission.quota import in_words
 from .errors import Refused
 from .form import GpuChoices, ImageChoice
 from .images.catalogue import CatalogueImage
@@ -39,10 +40,10 @@ async def _image_choice(docker_call: engine.Docker, image: CatalogueImage) -> Im
     return ImageChoice(image, int(found["Size"]))
 
 
-async def gpu_choices(grants: Grants, limits: Limits) -> GpuChoices:
-    """Return the sizes of GPU that these limits allow, and how many are free."""
+async def gpu_choices(grants: Grants, user: str, limits: Limits) -> GpuChoices:
+    """Return the sizes of GPU that a user's limits allow, and how many are free."""
     try:
-        snapshot = await asyncio.wait_for(grants.snapshot(), _PATIENCE_S)
+        snapshot, used = await asyncio.wait_for(grants.stand(user), _PATIENCE_S)
     except (asyncio.TimeoutError, *engine.UNREACHABLE) as error:
         _LOG.warning("Cannot ask which GPUs are free: %r", error)
         return GpuChoices(problem="Which GPUs are free cannot be read at the moment.")
@@ -59,7 +60,7 @@ async def gpu_choices(grants: Grants, limits: Limits) -> GpuChoices:
         )
     if not snapshot.inventory.devices:
         return GpuChoices()
-    found = offers(snapshot, limits)
+    found = offers(snapshot, limits, used)
     if not found:
         return GpuChoices(problem="There is no GPU here that works and that your limits allow.")
-    return GpuChoices(found, largest_count(found, limits))
+    return GpuChoices(found, largest_count(found, limits), used=in_words(used))

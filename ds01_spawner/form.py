@@ -67,21 +67,28 @@ class GpuChoices:
         How many of one size a server may have.
     problem
         Why there is nothing to choose, for the user.
+    used
+        What the user's servers hold now, in words; empty if nothing.
     """
 
     offers: tuple[Offer, ...] = ()
     largest_count: int = 0
     problem: str = "There is no GPU on this server."
+    used: str = ""
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """One button of a row of which one is chosen, with a note below its label."""
+    """One button of a row of which one is chosen, with a note below its label.
+
+    One that is `taken` can be chosen, and would be refused now.
+    """
 
     value: str
     label: str
     chosen: bool
     note: str = ""
+    taken: bool = False
 
 
 def render_form(
@@ -164,7 +171,7 @@ def _gpu_segments(found: tuple[Offer, ...], chosen: str) -> list[_Segment]:
 
     A size that does not exist any more falls back to "None".
     """
-    sizes = [_Segment(o.value, o.label, o.value == chosen, o.note) for o in found]
+    sizes = [_Segment(o.value, o.label, o.value == chosen, o.note, not o.can_be_had) for o in found]
     if not any(size.chosen for size in sizes) and (asked := _least_memory(chosen)):
         sizes.append(_Segment(chosen, asked, True, "as you asked before"))
     none = not any(size.chosen for size in sizes)

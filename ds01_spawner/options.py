@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .admission import quota
 from .errors import Refused
+from .gpus.devices import Device
 from .gpus.request import GpuRequest, parse_request
 from .images.catalogue import Catalogue
 from .policy import GIB, Limits, format_bytes, parse_bytes
@@ -99,21 +101,27 @@ class SpawnOptions(BaseModel):
             raise ValueError("must be a size such as 8g")
         return parse_bytes(value)
 
-    def profile(self, catalogue: Catalogue) -> str:
-        """Return the one line that an admin reads in the Hub's Profile column."""
+    def profile(self, catalogue: Catalogue, granted: Sequence[Device] = ()) -> str:
+        """Return the one line that an admin reads in the Hub's Profile column.
+
+        Parameters
+        ----------
+        granted
+            The devices that the server got, which may be larger than what was asked for.
+        """
         image = catalogue.get(self.image)
         size = f"{self.cpus:g} CPU · {format_bytes(self.memory)}"
         if self.gpus is not None:
-            size += f" · {_in_short(self.gpus)}"
+            size += f" · {_in_short(self.gpus, granted)}"
         return f"{image.name} · {size}" + (" · safe start" if self.safe_start else "")
 
-    def stored(self, catalogue: Catalogue) -> dict[str, Any]:
+    def stored(self, catalogue: Catalogue, granted: Sequence[Device] = ()) -> dict[str, Any]:
         """Return what the Hub keeps for the next start and shows to admins.
 
         Safe start is for once: kept, it would ignore a user's settings for ever.
         """
         kept = self.model_dump(exclude={"safe_start"})
-        return {**kept, PROFILE: self.profile(catalogue)}
+        return {**kept, PROFILE: self.profile(catalogue, granted)}
 
 
 def parse_options(raw: Mapping[str, Any], choices: Choices) -> SpawnOptions:
@@ -169,9 +177,16 @@ def _check_known(keys: Iterable[str]) -> None:
         raise Refused(f"There is no option {named}; the options are {known}.", reason="options")
 
 
-def _in_short(gpus: GpuRequest) -> str:
-    size = gpus.size.replace("full", "GPU", 1)
-    return f"{gpus.count} × {size}" if gpus.count > 1 else size
+def _in_short(gpus: GpuRequest, granted: Sequence[Device]) -> str:
+    asked = _times(gpus.count, gpus.size.replace("full", "GPU", 1))
+    has = Counter(device.profile or "GPU" for device in granted)
+    if not has or list(has) == [gpus.profile or ("GPU" if gpus.whole else "")]:
+        return asked
+    return f"{' + '.join(_times(count, size) for size, count in has.items())} (for {asked})"
+
+
+def _times(count: int, size: str) -> str:
+    return f"{count} × {size}" if count > 1 else size
 
 
 def _check_image(name: str, catalogue: Catalogue) -> None:

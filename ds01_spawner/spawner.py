@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from functools import partial
@@ -29,6 +29,7 @@ from .cgroups.memory import oom_kills
 from .choices import gpu_choices, image_choices
 from .errors import Refused
 from .form import render_form
+from .gpus.devices import Device
 from .names import DEFAULT_PROJECT, container_name, project_of
 from .options import Choices, SpawnOptions, parse_options, read_form
 from .policy import Limits
@@ -179,7 +180,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             (spawner, previous), ending = submitted, None
         images, gpus = await asyncio.gather(
             image_choices(self.docker, self.catalogue),
-            gpu_choices(spawner.grants, spawner.limits()),
+            gpu_choices(spawner.grants, spawner.user.name, spawner.limits()),
         )
         return render_form(
             images,
@@ -222,7 +223,11 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         except Refused:
             self.user_options = stored_options.kept(raw)
             raise
-        stored = self.options.stored(self.catalogue)
+        self.keep_options()
+
+    def keep_options(self, granted: Sequence[Device] = ()) -> None:
+        """Keep what was asked for, for the next start, and what was granted, for those who look."""
+        stored = self.options.stored(self.catalogue, granted)
         self.user_options = self.orm_spawner.user_options = stored
         # The Hub rolls back what is not committed when it answers any other request.
         self.user.db.commit()

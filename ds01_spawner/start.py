@@ -139,6 +139,8 @@ class Start:
         # A task of its own: a cancelled start must still learn what the engine has made.
         self._creating = asyncio.ensure_future(self._create(image, account, workspace))
         spawner.object_id = await asyncio.shield(self._creating)
+        if self._devices:
+            spawner.keep_options(self._devices)
         await self._introduce_user(image, account)
 
         busy = "Others are starting at this moment; yours is next in turn …"

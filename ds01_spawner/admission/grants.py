@@ -23,6 +23,7 @@ from ..policy import Limits
 from . import forecast, quota
 from .leftovers import Leftovers, Servers
 from .lock import GrantLock, Pending
+from .offers import offers
 from .settle import settle
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ _LOG = logging.getLogger(__name__)
 _PAGE_AGE_S = 1.0
 #: Somebody who asks for the same again within so many seconds has no further need.
 _SAME_REQUEST_S = 600.0
+
+
+_Look = tuple[Snapshot, tuple[Container, ...]]
 
 
 class Abandoned(Exception):
@@ -96,7 +100,7 @@ class Grants:
         self._demand = RecentDemand()
         self._asked_at: dict[tuple[str, GpuRequest], float] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._page: tuple[float, asyncio.Task[Snapshot]] | None = None
+        self._page: tuple[float, asyncio.Task[_Look]] | None = None
 
     @property
     def starts(self) -> set[str]:
@@ -107,12 +111,26 @@ class Grants:
         """Return what keeps every GPU out of a container."""
         return choose_backend(await self._docker("info"), Inventory())
 
-    async def snapshot(self) -> Snapshot:
-        """Return how things stand or stood a moment ago, for a page."""
+    async def stand(self, user: str) -> tuple[Snapshot, Mapping[str, float]]:
+        """Return how things stand or stood a moment ago, for a page.
+
+        Returns
+        -------
+        (Snapshot, mapping of str to float)
+            And what the user holds: server name -> GPU equivalents.
+
+        Raises
+        ------
+        Refused
+            If the engine cannot attach GPUs.
+        Exception
+            Whatever the engine raises when it gives no answer.
+        """
         now = asyncio.get_running_loop().time()
         if self._page is None or _is_over(*self._page, now):
             self._page = now, asyncio.ensure_future(self._look())
-        return await asyncio.shield(self._page[1])
+        snapshot, own = await asyncio.shield(self._page[1])
+        return snapshot, _used(user, own)
 
     async def grant(
         self,
@@ -195,7 +213,11 @@ class Grants:
             _LOG.warning("%s", warning)
         inventory = snapshot.inventory
         limits, used = applicant.limits, _used(applicant.user, own)
-        working = [d for d in inventory.devices if suffices(d, request) and works(d)]
+        would_do = [d for d in inventory.devices if suffices(d, request)]
+        working = list(filter(works, would_do))
+        if misfit := quota.misfit(request, working, limits):
+            status = 400 if limits.full_gpu else 403
+            raise Refused(misfit, reason="gpu-size", status_code=status)
         too_much = quota.refusal(request, working, limits, used)
         if too_much:
             raise Refused(too_much, reason="quota", status_code=403)
@@ -207,11 +229,17 @@ class Grants:
         choice = choose(request, may_have, theirs, self._demand)
         if choice.devices:
             return choice.devices, choice.reason
+        here = [device for device in would_do if device.state is not State.PARTITIONED]
+        if len(here) < request.count:
+            sizes = ", ".join(offer.value for offer in offers(snapshot, limits))
+            there_is = f" What there is: {sizes}." if sizes else ""
+            raise Refused(f"{choice.reason}{there_is}", reason="gpu-size")
         raise await self._nothing_free(
             request,
             replace(snapshot, inventory=theirs),
             choice,
             quota.larger(request, snapshot.free, limits, used),
+            quota.beyond(request, snapshot.free, limits, used),
         )
 
     def _attachable(self, taken: Taken) -> tuple[Snapshot, Backend]:
@@ -255,9 +283,10 @@ class Grants:
         snapshot: Snapshot,
         choice: Choice,
         larger: Device | None,
+        beyond: str,
     ) -> Refused:
         """Return the refusal, with when to try again: the place for a waiting line to step in."""
-        parts = [choice.reason]
+        parts = [choice.reason, beyond]
         try:
             parts.append(await self._outlook(request, snapshot))
         except Exception:  # noqa: BLE001
@@ -266,9 +295,12 @@ class Grants:
         if snapshot.warnings:
             parts.append("Some may be held back by something that an admin has to look at.")
         instead = [str(choice.alternative)] if choice.alternative else []
-        instead += [f"a whole GPU, which counts {larger.weight:g}"] if larger else []
+        instead += ["a whole GPU"] if larger else []
+        later = "try again later, or start without a GPU."
         if instead:
-            parts.append(f"Free now would be {', or '.join(instead)}.")
+            parts.append(f"Free now would be {', or '.join(instead)}: choose that, or {later}")
+        else:
+            parts.append(f"{later[:1].upper()}{later[1:]}")
         return Refused(
             " ".join(filter(None, parts)),
             reason="no-gpu",
@@ -292,12 +324,12 @@ class Grants:
 
     # -- looking -----------------------------------------------------------------------------
 
-    async def _look(self) -> Snapshot:
+    async def _look(self) -> _Look:
         taken = await self._snapshots.take()
-        if taken.snapshot.inventory.problem:
-            return taken.snapshot
-        snapshot, _ = self._attachable(taken)
-        return snapshot
+        snapshot = taken.snapshot
+        if not snapshot.inventory.problem:
+            snapshot, _ = self._attachable(taken)
+        return snapshot, taken.own
 
 
 def grant_labels(devices: Sequence[Device]) -> dict[str, str]:

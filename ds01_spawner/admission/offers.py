@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ..gpus.devices import Device, Snapshot, State
-from ..gpus.request import model_to_ask_for, sold_gb
+from ..gpus.placement import choose
+from ..gpus.request import model_to_ask_for, parse_request, sold_gb
 from ..policy import GIB, Limits
+from .quota import allowed
 
 #: Parts of a model's name that say how a GPU is built in, not which one it is.
 _BUILT_IN = re.compile(r"\d+GB|SXM\d*|PCIE|HBM\d\w*|NVL", re.IGNORECASE)
@@ -28,6 +31,10 @@ class Offer:
         How many are free now, and how many there are that work.
     weight
         GPU equivalents of one.
+    within
+        Whether what the user holds leaves room for one.
+    instead
+        What a request would get now in place of one, as none is free; empty if nothing.
     """
 
     value: str
@@ -35,18 +42,35 @@ class Offer:
     free: int
     total: int
     weight: float = 1.0
+    within: bool = True
+    instead: str = ""
 
     @property
     def note(self) -> str:
         """What it counts, and how many are free, for people."""
         share = "whole GPU" if self.weight == 1 else f"{self.weight:.2g} of a GPU"
-        return f"{share}, {self.free} of {self.total} free"
+        note = f"{share}, {self.free} of {self.total} free"
+        if not self.within:
+            return f"{note}, more than you have left"
+        return f"{note}, you would get a {self.instead}" if self.instead else note
+
+    @property
+    def can_be_had(self) -> bool:
+        """Whether a request for one would be granted now."""
+        return self.within and bool(self.free or self.instead)
 
 
-def offers(snapshot: Snapshot, limits: Limits) -> tuple[Offer, ...]:
+def offers(
+    snapshot: Snapshot, limits: Limits, used: Mapping[str, float] = MappingProxyType({})
+) -> tuple[Offer, ...]:
     """Return the sizes on this machine that the limits allow, smallest first.
 
     What works and is held counts in the total; what does not work is not counted.
+
+    Parameters
+    ----------
+    used
+        Server name -> GPU equivalents that the user holds in it now.
     """
     if limits.gpus_per_server == 0:
         return ()
@@ -58,16 +82,23 @@ def offers(snapshot: Snapshot, limits: Limits) -> tuple[Offer, ...]:
         # As it is sold: two drivers' figures make no second size.
         size = (device.weight, sold_gb(device), _value(device, several_models))
         groups.setdefault(size, []).append(device)
-    return tuple(
-        Offer(
-            value=value,
-            label=_label(members[0], several_models),
-            free=sum(device.uuid in free for device in members),
-            total=len(members),
-            weight=members[0].weight,
+    found = []
+    for (_, _, value), members in sorted(groups.items()):
+        request, available = parse_request(value), sum(device.uuid in free for device in members)
+        larger = () if available else allowed(request, snapshot.free, limits, used)
+        instead = choose(request, larger, snapshot.inventory).devices if larger else ()
+        found.append(
+            Offer(
+                value=value,
+                label=_label(members[0], several_models),
+                free=available,
+                total=len(members),
+                weight=members[0].weight,
+                within=bool(allowed(request, members, limits, used)),
+                instead=_label(instead[0], several_models) if instead else "",
+            )
         )
-        for (_, _, value), members in sorted(groups.items())
-    )
+    return tuple(found)
 
 
 def largest_count(found: Iterable[Offer], limits: Limits) -> int:

@@ -69,39 +69,66 @@ def larger(
     return next((device for device in fits if suffices(device, request)), None)
 
 
-def refusal(
-    request: GpuRequest, working: Sequence[Device], limits: Limits, used: Mapping[str, float]
-) -> str:
-    """Return why the user cannot have this request at present, whatever is free; empty if so.
+def misfit(request: GpuRequest, working: Sequence[Device], limits: Limits) -> str:
+    """Return why no MIG device here would do where only one may be given; empty if one would.
 
     Parameters
     ----------
     working
         All devices that would do, whoever holds them.
     """
-    if len(working) < request.count:
+    if len(of_kind(request, working, limits)) >= request.count or len(working) < request.count:
         return ""
+    if request.extras:
+        return (
+            "This server has no MIG device that is large enough for that and has "
+            f"{request.extras!r}. Ask for one without."
+        )
+    what = "ask for 'full'" if limits.full_gpu else "you may not have one"
+    return f"On this server only a whole GPU is large enough for that; {what}."
+
+
+def refusal(
+    request: GpuRequest, working: Sequence[Device], limits: Limits, used: Mapping[str, float]
+) -> str:
+    """Return why the limit rules this request out at present, whatever is free; empty if not.
+
+    The parameters are those of `misfit` and `allowed`.
+    """
     if len(of_kind(request, working, limits)) < request.count:
-        if request.extras:
-            return (
-                "This server has no MIG device that is large enough for that and has "
-                f"{request.extras!r}. Ask for one without."
-            )
-        what = "you may not have one" if not limits.full_gpu else "ask for one as such"
-        return f"On this server only a whole GPU is large enough for that; {what}."
+        return ""
     if len(allowed(request, working, limits, {})) < request.count:
         return (
             f"{_capital(str(request))} is more than your limit of {limits.gpu_equivalents:g} GPU "
             "equivalents. Choose less."
         )
     if len(allowed(request, working, limits, used)) < request.count:
-        total = sum(used.values())
-        servers = ", ".join(f"{name or 'default'} ({weight:.2g})" for name, weight in used.items())
-        return (
-            f"Your servers already use {total:.2g} of your {limits.gpu_equivalents:g} GPU "
-            f"equivalents: {servers}. Stop one of them, or choose less."
-        )
+        return f"{_in_use(limits, used)} Stop one of them, or choose less."
     return ""
+
+
+def beyond(
+    request: GpuRequest, free: Sequence[Device], limits: Limits, used: Mapping[str, float]
+) -> str:
+    """Say that what is free would do, and is more than the limit leaves; empty if it is not so."""
+    would_do = [device for device in free if suffices(device, request)]
+    if not used or len(of_kind(request, would_do, limits)) < request.count:
+        return ""
+    if len(allowed(request, would_do, limits, used)) >= request.count:
+        return ""
+    return f"What is free is more than you have left. {_in_use(limits, used)}"
+
+
+def in_words(used: Mapping[str, float]) -> str:
+    """Name the servers and what each uses: ``default (0.43), thesis (0.14)``."""
+    return ", ".join(f"{name or 'default'} ({weight:.2g})" for name, weight in used.items())
+
+
+def _in_use(limits: Limits, used: Mapping[str, float]) -> str:
+    return (
+        f"Your servers already use {sum(used.values()):.2g} of your {limits.gpu_equivalents:g} GPU "
+        f"equivalents: {in_words(used)}."
+    )
 
 
 def _capital(text: str) -> str:

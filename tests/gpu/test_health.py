@@ -68,7 +68,9 @@ def test_a_gpu_that_is_cut_while_the_hub_runs_is_given_in_pieces(make_gpu_hub, p
     hub.start()
     partition(hub, 0, "2x3g.40gb")
 
-    assert hub.user("anna").ask(gpu="full").status_code == 409
+    refused = hub.user("anna").ask(gpu="full")
+    assert refused.status_code == 400
+    assert "is partitioned. What there is: 3g.40gb." in refused.json()["message"]
     hub.user("ben").start(gpu="3g.40gb")
 
     (uuid,) = held(hub.docker)

@@ -51,3 +51,14 @@ def test_a_device_that_is_given_back_goes_to_the_next(make_gpu_hub):
     second.start(gpu="full")
     assert [len(names) for names in held(hub.docker).values()] == [1]
     eventually(lambda: first.container() is None, "the first one's container is gone")
+
+
+def test_whoever_gets_a_larger_device_than_asked_for_is_told(make_gpu_hub):
+    hub = make_gpu_hub("a100-80gb:1,mig=2x3g.40gb@0")
+    hub.start()
+    user = hub.user("small")
+    user.start(gpu="2g.20gb")
+
+    assert user.model()["user_options"]["profile"].endswith(" · 3g.40gb (for 2g.20gb)")
+    # What was asked for is what the next start asks for.
+    assert user.model()["user_options"]["gpu"] == "2g.20gb"

@@ -22,19 +22,22 @@ class Grants:
     def __init__(self, answer=None):
         self.answer = answer
 
-    async def snapshot(self):
+    async def stand(self, user):
+        assert user == "alice"
         if isinstance(self.answer, Exception):
             raise self.answer
         if self.answer is None:
             await asyncio.Event().wait()
-        return self.answer
+        return self.answer, {"thesis": 0.25}
 
 
 async def test_what_is_free_is_offered():
-    found = await gpu_choices(Grants(Snapshot(INVENTORY)), LIMITS)
+    found = await gpu_choices(Grants(Snapshot(INVENTORY)), "alice", LIMITS)
 
     assert [(o.value, o.free) for o in found.offers] == [("2g.20gb", 3), ("full", 2)]
+    assert [o.within for o in found.offers] == [True, False]
     assert found.largest_count == 2
+    assert found.used == "thesis (0.25)"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ async def test_what_is_free_is_offered():
     ],
 )
 async def test_what_is_wrong_is_said_in_place_of_the_sizes(answer, words):
-    found = await gpu_choices(Grants(answer), LIMITS)
+    found = await gpu_choices(Grants(answer), "alice", LIMITS)
 
     assert found.offers == ()
     assert words in found.problem
@@ -59,4 +62,4 @@ async def test_what_is_wrong_is_said_in_place_of_the_sizes(answer, words):
 async def test_a_driver_that_hangs_does_not_keep_the_form(monkeypatch):
     monkeypatch.setattr(choices, "_PATIENCE_S", 0.1)
 
-    assert "cannot be read" in (await gpu_choices(Grants(), LIMITS)).problem
+    assert "cannot be read" in (await gpu_choices(Grants(), "alice", LIMITS)).problem

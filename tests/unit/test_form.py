@@ -1,5 +1,6 @@
 """The start form: what it offers is what the gate takes, whatever was chosen before."""
 
+import re
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -193,6 +194,15 @@ def test_gpus_are_offered_with_how_many_are_free(choices):
     assert offered["3g.40gb"] == "3g.40gb 0.43 of a GPU, 2 of 4 free"
     assert offered["full"] == "A100 80 GB whole GPU, 0 of 2 free"
     assert page.chosen("gpu") == ["none"]
+
+
+def test_what_would_be_refused_now_looks_so_and_can_be_chosen(choices):
+    images = [ImageChoice(image, 1000) for image in choices.catalogue]
+    html = render_form(images, choices, {}, project="thesis", gpus=replace(GPUS, used="b (0.43)"))
+
+    assert re.findall(r'class="ds01-taken">([^<]+)', html) == ["A100 80 GB "]
+    assert "They have now: b (0.43)." in Page(html).text
+    assert "They have now" not in form(choices, gpus=GPUS).text
 
 
 def test_every_gpu_that_is_offered_is_a_request_that_the_gate_takes(choices):

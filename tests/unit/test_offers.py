@@ -27,6 +27,31 @@ def test_sizes_are_offered_smallest_first_with_how_many_are_free():
     ]
 
 
+def test_a_size_of_which_none_is_free_says_what_one_would_get():
+    small = replace(HALF, uuid="MIG-3", index="1:2", profile="1g.10gb", slices=1, weight=1 / 7)
+    found = offers(snapshot(WHOLE, PARENT, *HALVES, small, held=["GPU-2", "MIG-3"]), LIMITS)
+
+    assert [(o.value, o.instead, o.can_be_had) for o in found] == [
+        ("1g.10gb", "3g.40gb", True),
+        ("3g.40gb", "", True),
+        ("full", "", True),
+    ]
+    assert found[0].note == "0.14 of a GPU, 0 of 1 free, you would get a 3g.40gb"
+    # A whole GPU is not given for a part of one.
+    (half, whole) = offers(snapshot(WHOLE, PARENT, HALF, held=["GPU-2", "MIG-1"]), LIMITS)
+    assert (half.instead, half.can_be_had, whole.can_be_had) == ("", False, True)
+
+
+def test_what_is_more_than_the_user_has_left_is_said_to_be_so():
+    found = offers(snapshot(WHOLE, PARENT, *HALVES), LIMITS, {"thesis": 3 / 7})
+
+    assert [(o.value, o.within, o.can_be_had) for o in found] == [
+        ("3g.40gb", True, True),
+        ("full", False, False),
+    ]
+    assert found[1].note == "whole GPU, 1 of 1 free, more than you have left"
+
+
 def test_two_drivers_figures_for_the_same_memory_are_one_size():
     less = replace(WHOLE, uuid="GPU-3", memory_bytes=WHOLE.memory_bytes - GIB // 2)
 

@@ -11,6 +11,8 @@ from ds01_spawner.errors import Refused
 from ds01_spawner.options import SpawnOptions, parse_options, read_form
 from ds01_spawner.policy import GIB
 
+from .machine import FIRST, SECOND, WHOLE
+
 
 def refusal(raw, choices):
     with pytest.raises(Refused) as caught:
@@ -171,3 +173,16 @@ def test_the_hubs_profile_column_names_the_gpus(choices):
     assert profile(gpu="3g.40gb").endswith("8 GiB · 3g.40gb")
     assert profile(gpu="full", gpu_count=2).endswith("· 2 × GPU")
     assert profile().endswith("8 GiB")
+
+
+def test_the_profile_says_what_was_given_where_that_is_not_what_was_asked_for(choices):
+    def profile(gpu, *granted, count=1):
+        larger = replace(choices, limits=replace(choices.limits, gpus_per_server=4))
+        options = parse_options({"gpu": gpu, "gpu_count": count}, larger)
+        return options.profile(choices.catalogue, granted).rpartition(" · ")[2]
+
+    assert profile("2g.20gb", FIRST) == "2g.20gb"
+    assert profile("1g.10gb", FIRST) == "2g.20gb (for 1g.10gb)"
+    assert profile("1g.10gb", FIRST, SECOND, count=2) == "2 × 2g.20gb (for 2 × 1g.10gb)"
+    assert profile(">=10g", WHOLE) == "GPU (for >=10g)"
+    assert profile("full@A100", WHOLE) == "GPU@A100"

@@ -83,7 +83,20 @@ def test_a_refusal_says_when_the_limit_is_too_small_for_the_size():
 
 
 def test_a_refusal_says_when_only_a_whole_gpu_would_do():
-    assert "only a whole GPU" in quota.refusal(parse_request("7g.80gb"), [GPU], limits(), {})
+    assert "ask for 'full'" in quota.misfit(parse_request("7g.80gb"), [GPU], limits())
+    may_not = quota.misfit(parse_request("7g.80gb"), [GPU], limits(full_gpu=False))
+    assert "you may not have one" in may_not
+    assert quota.misfit(parse_request("3g.40gb"), [GPU, HALF], limits()) == ""
+
+
+def test_what_is_free_and_more_than_is_left_is_said_with_what_uses_it_up():
+    request, used = parse_request(">=20g"), {"thesis": 3 / 7}
+
+    assert "more than you have left" in quota.beyond(request, [GPU], limits(), used)
+    assert "thesis (0.43)" in quota.beyond(request, [GPU], limits(), used)
+    assert quota.beyond(request, [GPU, HALF], limits(), used) == ""
+    assert quota.beyond(request, [], limits(), used) == ""
+    assert quota.beyond(request, [GPU], limits(), {}) == ""
 
 
 def test_a_whole_gpu_is_named_in_place_of_a_mig_device_if_the_user_may_have_it():
@@ -97,7 +110,7 @@ def test_a_whole_gpu_is_named_in_place_of_a_mig_device_if_the_user_may_have_it()
 
 
 def test_a_profile_with_extras_that_no_device_has_is_not_called_too_large():
-    text = quota.refusal(parse_request("1g.10gb+x"), [GPU], limits(), {})
+    text = quota.misfit(parse_request("1g.10gb+x"), [GPU], limits())
 
     assert "no MIG device" in text
     assert "'+x'" in text
