@@ -53,8 +53,10 @@ c.SharedPasswordAuthenticator.admin_password = (secrets / "admin-password").read
 # Named by its class: none of this must hold for a site's own authenticator.
 c.SharedPasswordAuthenticator.allow_all = True
 c.SharedPasswordAuthenticator.admin_users = {"admin"}
-# No control characters: names stand in logs and on pages.
-c.Authenticator.username_pattern = r"[^\x00-\x1f\x7f]+\Z"
+# Short, and without characters that control a terminal or cannot be seen: names stand in logs, in
+# addresses and on pages.
+unseen = r"\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+c.Authenticator.username_pattern = rf"[^{unseen}]{{1,255}}\Z"
 
 # -- The proxy -------------------------------------------------------------------------------
 c.ConfigurableHTTPProxy.command = [str(here / "proxy/node_modules/.bin/configurable-http-proxy")]

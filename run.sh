@@ -289,6 +289,8 @@ start_hub() {
     trap stop_hub INT TERM HUP
     # What the Hub writes is nobody else's to read, wherever --data lies.
     umask 077
+    # Every server may hold connections to the Hub: the usual 1024 would let one use up all.
+    ulimit -Sn "$(ulimit -Hn)"
     setsid jupyterhub -f "$REPO/jupyterhub_config.py" </dev/null &
     HUB_PID=$!
     echo "$HUB_PID" >>"$DATA/run.lock"

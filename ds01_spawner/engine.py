@@ -88,7 +88,7 @@ async def create(docker_call: Docker, name: str, body: dict[str, Any], start: st
     Raises
     ------
     Refused
-        409 if somebody else's container has the name.
+        409 if somebody else's container has the name, 503 if one is on its way out.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE_S
@@ -101,7 +101,10 @@ async def create(docker_call: Docker, name: str, body: dict[str, Any], start: st
             found = await patiently(lambda: inspect(docker_call, name))
             if found is not None and (found["Config"]["Labels"] or {}).get("ds01.start") == start:
                 return str(found["Id"])
-            if found is not None and not _is_going(found):
+            if found is not None and found["State"]["Status"] == "removing":
+                # It may take long, and others may wait for this create to end.
+                raise still_going(name) from error
+            if found is not None and not is_probe(found):
                 raise Refused(
                     f"A container named {name!r} exists on this machine and is not this Hub's. "
                     "Please tell an admin: it must be removed or renamed first.",
@@ -120,11 +123,6 @@ def is_probe(inspected: dict[str, Any]) -> bool:
     """Tell whether a container only tries a name; one that a dead Hub left is in nobody's way."""
     labels = inspected["Config"]["Labels"] or {}
     return labels.get(PROBE_LABEL) == "true" and inspected["State"]["Status"] == "created"
-
-
-def _is_going(found: dict[str, Any]) -> bool:
-    """Tell whether a container is on its way out: being removed, or there only to try a name."""
-    return found["State"]["Status"] == "removing" or is_probe(found)
 
 
 async def stop(docker_call: Docker, container: str, grace_s: int) -> None:
@@ -176,6 +174,33 @@ async def remove(docker_call: Docker, container: str) -> None:
         _removals.add(later)
         later.add_done_callback(_forget_removal)
         raise
+
+
+async def wait_until_gone(docker_call: Docker, container: str) -> None:
+    """Wait for the end of a removal that the engine has begun: files by the million take long.
+
+    Raises
+    ------
+    Refused
+        503 if it takes too long.
+    """
+    loop = asyncio.get_running_loop()
+    deadline, pause = loop.time() + PATIENCE_S, 0.05
+    while await patiently(lambda: inspect(docker_call, container)) is not None:
+        if loop.time() > deadline:
+            raise still_going(container)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 2.0)
+
+
+def still_going(container: str) -> Refused:
+    """Return what the user is told whose last container is not gone yet."""
+    return Refused(
+        "What your last server left is still being removed. Try again in a minute; if it stays so, "
+        f"tell an admin (container {container!r}).",
+        reason="engine",
+        status_code=503,
+    )
 
 
 async def remove_once(docker_call: Docker, container: str) -> None:

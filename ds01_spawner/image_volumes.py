@@ -1,4 +1,4 @@
-"""Volumes that an image declares (``VOLUME`` in its Dockerfile): where they may be. Pure functions.
+"""Volumes that an image declares (``VOLUME`` in its Dockerfile): where they may be, and are.
 
 Docker makes an anonymous volume at each such place, and nothing that is said at a container's
 creation keeps it from that. It would also copy the image's files into each volume while it makes
@@ -7,11 +7,15 @@ the container, which takes minutes for many files; so each gets a volume of ours
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from . import runtime
 from .containers import WORKSPACE, Mount
 from .errors import Refused
+
+_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 #: More than any notebook image has use for.
 _MOST = 16
@@ -52,6 +56,28 @@ def check(image: str, volumes: Iterable[str], home: str) -> None:
 def places(volumes: Iterable[str], home: str) -> list[str]:
     """Return where a new volume is needed: all these places but those of our own mounts."""
     return [place for place in volumes if place not in (WORKSPACE, home, runtime.MOUNT)]
+
+
+def astray(volumes: Iterable[str], pid: int) -> list[str]:
+    """Return those of these places at which a container has no volume.
+
+    The engine follows links of the image: with ``/a`` leading to ``/workspace``, a volume at
+    ``/a/b`` hides the user's ``/workspace/b``.
+
+    Parameters
+    ----------
+    pid
+        The container's first process, as the host sees it.
+
+    Raises
+    ------
+    OSError
+        If the container cannot be looked into.
+    """
+    lines = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "replace").splitlines()
+    # Source: proc(5), /proc/pid/mountinfo: the fifth field, with octal escapes.
+    mounted = {_ESCAPE.sub(lambda found: chr(int(found[1], 8)), line.split()[4]) for line in lines}
+    return [place for place in volumes if place not in mounted]
 
 
 def mounts(volumes: Iterable[str], home: str) -> tuple[Mount, ...]:

@@ -20,7 +20,7 @@ from jupyterhub.utils import url_path_join
 from sqlalchemy.orm import Session
 from traitlets import Bunch, default, validate
 
-from . import endings, engine, stored_options
+from . import endings, engine, hub_rows
 from .accounts import Account
 from .admission import forecast
 from .admission.grants import Grants
@@ -49,7 +49,7 @@ _submitted: ContextVar[tuple[DS01Spawner, dict[str, Any]] | None] = ContextVar(
 _MAKING_CLIENT = threading.Lock()
 
 # Here and not in a configuration: it must hold for every Hub that has this spawner.
-stored_options.guard()
+hub_rows.guard()
 
 
 class DS01Spawner(DS01Settings, DockerSpawner):
@@ -221,7 +221,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             _refuse_default(self.name)
             self.options = parse_options(raw, self.choices())
         except Refused:
-            self.user_options = stored_options.kept(raw)
+            self.user_options = hub_rows.kept(raw)
             raise
         self.keep_options()
 
@@ -236,7 +236,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
     def _reduce_unless_starting(self, proposal: Bunch) -> dict[str, Any]:
         """Reduce what others write and the Hub's API shows; a start's options pass the gate."""
         asked: dict[str, Any] = proposal["value"]
-        return asked if self._spawn_pending else stored_options.kept(asked)
+        return asked if self._spawn_pending else hub_rows.kept(asked)
 
     # -- start ---------------------------------------------------------------------------------
 

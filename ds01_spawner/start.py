@@ -147,7 +147,7 @@ class Start:
         async with spawner.launch_slots.one(spawner.user.name, lambda: say(65, busy)):
             say(70, "Starting your container …")
             await self._start_container()
-            address = await self._check_started(account, workspace, home)
+            address = await self._check_started(image, account, workspace, home)
             say(80, "Waiting for JupyterLab …")
             await self._wait_for_jupyterlab(address)
         say(100, "Ready.")
@@ -226,6 +226,8 @@ class Start:
         if found is not None and (spawner.is_mine(found) or engine.is_probe(found)):
             spawner.log.warning("Removing %s, left behind earlier", spawner.object_name)
             await engine.remove(self._docker, found["Id"])
+            # Here and not where the create meets it: there, everybody else's grant would wait.
+            await engine.wait_until_gone(self._docker, found["Id"])
 
     async def _create(self, image: containers.Image, account: Account, workspace: Directory) -> str:
         """Create the container, with the GPUs that are asked for; return its id."""
@@ -284,11 +286,14 @@ class Start:
             identity.introduce, spawner.client, spawner.object_id, account, volumes
         )
 
-    async def _check_started(self, account: Account, workspace: Directory, home: Directory) -> str:
+    async def _check_started(
+        self, image: containers.Image, account: Account, workspace: Directory, home: Directory
+    ) -> str:
         """Check that the container has what was meant, and return its address."""
         found = await self._running()
-        pid = int(found["State"]["Pid"])
-        places = ((workspace, containers.WORKSPACE), (home, containers.home_in_container(account)))
+        pid, image_home = int(found["State"]["Pid"]), containers.home_in_container(account)
+        await self._check_volumes(image, image_home, pid)
+        places = ((workspace, containers.WORKSPACE), (home, image_home))
         for directory, target in places:
             if not await self._is_mounted(directory, target, pid):
                 raise Refused(
@@ -299,6 +304,21 @@ class Start:
                 )
         await self._check_gpus(pid)
         return self._spawner.address_of(found)
+
+    async def _check_volumes(self, image: containers.Image, home: str, pid: int) -> None:
+        """Check that no volume of the image has been led elsewhere by a link of the image's."""
+        volumes = image_volumes.places(image.volumes, home)
+        try:
+            astray = await self._spawner.in_thread(image_volumes.astray, volumes, pid)
+        except OSError:
+            await self._running()
+            raise
+        if astray:
+            raise Refused(
+                f"The image {self._spawner.options.image} has a volume at {astray[0]!r:.80}, which "
+                "a link in the image leads elsewhere. Choose another image, and tell an admin.",
+                reason="image",
+            )
 
     async def _is_mounted(self, directory: Directory, target: str, pid: int) -> bool:
         try:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from sqlalchemy import DateTime, String, create_engine, event, func, select
+from sqlalchemy import DateTime, String, create_engine, delete, event, func, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
@@ -76,8 +76,17 @@ class Store:
         self._session = sessionmaker(engine)
 
     def add_ending(self, ending: Ending) -> None:
-        """Keep how a server ended."""
+        """Keep how a server ended; of starts that failed only the last, however often one tries."""
+        failed = Cause.START_FAILED.value
         with self._session.begin() as session:
+            if ending.cause.value == failed:
+                session.execute(
+                    delete(_EndingRow).where(
+                        _EndingRow.username == ending.username,
+                        _EndingRow.project == ending.project,
+                        _EndingRow.cause == failed,
+                    )
+                )
             session.add(
                 _EndingRow(
                     username=ending.username,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from ..columns import GAP, shortened, widths_of
+from ..columns import GAP, printable, shortened, widths_of
 from ..names import project_of
 from ..policy import format_bytes
 from .devices import Device, Holder, Snapshot, State
@@ -86,7 +86,7 @@ def _holders(holders: tuple[Holder, ...], columns: int) -> str:
 
 def _who(holder: Holder) -> str:
     if holder.user is not None:
-        return f"{holder.user}/{project_of(holder.server or '')}"
+        return printable(f"{holder.user}/{project_of(holder.server or '')}")
     return holder.container or holder.detail
 
 

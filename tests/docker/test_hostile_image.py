@@ -108,6 +108,19 @@ def test_an_image_whose_volume_would_lose_files_is_refused(hub, tmp_path):
     assert heidi.container() is None
 
 
+def test_a_volume_that_a_link_leads_into_a_users_files_is_refused(hub, tmp_path):
+    (tmp_path / "Dockerfile").write_text(
+        "FROM ds01/python:3.11\nRUN ln -s /workspace /w\nVOLUME /w/results\n"
+    )
+    buildkit.build(tmp_path, "ds01-test/leads:1", log=print)
+    hub.add_image("leads", "ds01-test/leads:1")
+    ines = hub.user("ines")
+    answer = ines.ask(image="leads")
+    assert answer.status_code == 400
+    assert "a volume at '/w/results', which a link" in answer.json()["message"]
+    assert ines.container() is None
+
+
 def test_a_setuid_shell_gives_nobody_root(server):
     code, printed = server.owner.execute(["/usr/local/bin/rootshell", "-p", "-c", "id -u"])
     assert code != 0 or int(printed) >= 400_000

@@ -186,6 +186,11 @@ def test_a_bad_project_name_is_refused_and_leaves_nothing(hub, name):
     assert sorted(str(path) for path in (hub.data / "workspaces").rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["a%C2%9B31m", "a%E2%80%AEb", "admin%E2%80%8B", "x" * 256])
+def test_a_name_that_nobody_could_read_is_no_users(hub, name):
+    assert hub.api("POST", f"/users/{name}").status_code == 400
+
+
 def test_stored_options_are_checked_again_at_each_start(hub):
     alice = hub.user("stored")
     answer = hub.api("PUT", "/users/stored/servers/old", json={"user_options": {"image": "gone"}})

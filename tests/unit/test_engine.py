@@ -69,9 +69,20 @@ async def test_a_create_that_is_still_under_way_is_waited_for():
     assert await engine.create(call, "name", {}, "n1") == "c1"
 
 
-async def test_a_container_that_is_going_is_waited_for():
-    call = Answers(api_error(409), container("old", "removing"), {"Id": "c2"})
-    assert await engine.create(call, "name", {}, "n1") == "c2"
+async def test_a_create_does_not_wait_for_a_container_that_is_going_as_others_wait_for_it():
+    call = Answers(api_error(409), container("old", "removing"))
+    with pytest.raises(Refused, match="still being removed") as refused:
+        await engine.create(call, "name", {}, "n1")
+    assert refused.value.status_code == 503
+
+
+async def test_a_container_that_is_going_is_waited_for_until_it_is_gone(monkeypatch):
+    going, gone = container("old", "removing"), docker.errors.NotFound("no")
+    await engine.wait_until_gone(Answers(going, going, gone), "name")
+
+    monkeypatch.setattr(engine, "PATIENCE_S", 0.0)
+    with pytest.raises(Refused, match="still being removed"):
+        await engine.wait_until_gone(Answers(going, going), "name")
 
 
 async def test_an_engine_that_says_no_is_not_asked_again():

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import sqlite3
 import threading
 from datetime import datetime, timezone
 from pathlib import Path
@@ -262,3 +263,17 @@ def test_the_last_ending_is_remembered(tmp_path, store):
     assert again.last_ending("alice", "other") is None
     assert again.last_ending("bob", "p") is None
     again.close()
+
+
+def test_of_starts_that_failed_only_the_last_is_kept(tmp_path, store):
+    at = datetime(2026, 1, 2, tzinfo=timezone.utc)
+    stopped = Ending("alice", "p", Cause.STOPPED, "stopped", at)
+    store.add_ending(stopped)
+    for user in ("alice", "bob"):
+        for number in range(50):
+            store.add_ending(Ending(user, "p", Cause.START_FAILED, f"try {number}", at))
+
+    assert store.last_ending("alice", "p").message == "try 49"
+    with sqlite3.connect(tmp_path / "ds01.sqlite") as database:
+        rows = database.execute("SELECT message FROM endings ORDER BY id").fetchall()
+    assert rows == [("stopped",), ("try 49",), ("try 49",)]

@@ -1,17 +1,17 @@
-"""What the Hub keeps of options that never passed the gate."""
+"""What the Hub keeps of what never passed the gate."""
 
 import json
 
 import pytest
 from jupyterhub import orm
 
-from ds01_spawner import stored_options
-from ds01_spawner.stored_options import kept
+from ds01_spawner import hub_rows
+from ds01_spawner.hub_rows import kept
 
 
 @pytest.fixture
 def row():
-    stored_options.guard()
+    hub_rows.guard()
     return orm.Spawner(name="thesis")
 
 
@@ -49,3 +49,12 @@ def test_the_hubs_row_never_holds_more_however_it_is_written(row):
     assert json.dumps(row.user_options) == '{"image": "gone"}'
     row.user_options = None
     assert row.user_options is None
+
+
+def test_a_name_to_show_is_short_and_printable(row):
+    row.display_name = "Thesis, märz"
+    assert row.display_name == "Thesis, märz"
+    row.display_name = "\u202e\x1b[31m" + "x" * 20_000_000
+    assert row.display_name == "??[31m" + "x" * 249
+    row.display_name = None
+    assert row.display_name is None
