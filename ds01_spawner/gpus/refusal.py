@@ -45,7 +45,8 @@ def reason(request: GpuRequest, free: Collection[Device], inventory: Inventory) 
         return f"{begin} at the moment: only {available} of {working} devices {verb}."
     if working == 1:
         return f"{begin} at the moment: the one device that would do is in use."
-    return f"{begin} at the moment: all {working} devices that would do are in use."
+    count = "both" if working == 2 else f"all {working}"
+    return f"{begin} at the moment: {count} devices that would do are in use."
 
 
 def _devices(count: int) -> str:

@@ -211,7 +211,7 @@ async def test_a_refusal_speaks_of_what_this_user_may_have(lock_file):
     with pytest.raises(Refused) as refused:
         await ask(grants, engine, "one", "carl", ">=20g", half)
 
-    assert "all 2 devices that would do are in use" in refused.value.jupyterhub_message
+    assert "both devices that would do are in use" in refused.value.jupyterhub_message
 
 
 async def test_a_lock_file_of_another_version_grants_nothing_and_is_left_as_it_is(
