@@ -209,9 +209,10 @@ class Grants:
         snapshot: Snapshot,
         own: Sequence[Container],
     ) -> tuple[tuple[Device, ...], str]:
-        for warning in snapshot.warnings:
-            _LOG.warning("%s", warning)
         inventory = snapshot.inventory
+        left_out = (d.detail for d in inventory.devices if d.state is State.UNATTACHABLE)
+        for warning in (*snapshot.warnings, *left_out):
+            _LOG.warning("%s", warning)
         limits, used = applicant.limits, _used(applicant.user, own)
         would_do = [d for d in inventory.devices if suffices(d, request)]
         working = list(filter(works, would_do))
@@ -271,11 +272,7 @@ class Grants:
                 reason="gpu",
                 status_code=503,
             ) from error
-        attachable = backend.attachable(inventory)
-        for device in attachable.devices:
-            if device.state is State.UNATTACHABLE:
-                _LOG.error("%s is not given to anybody: %s", device.uuid, device.detail)
-        return replace(taken.snapshot, inventory=attachable), backend
+        return replace(taken.snapshot, inventory=backend.attachable(inventory)), backend
 
     async def _nothing_free(
         self,
