@@ -74,9 +74,10 @@ def astray(volumes: Iterable[str], pid: int) -> list[str]:
     OSError
         If the container cannot be looked into.
     """
-    lines = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "replace").splitlines()
+    lines = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "replace").strip("\n").split("\n")
     # Source: proc(5), /proc/pid/mountinfo: the fifth field, with octal escapes.
-    mounted = {_ESCAPE.sub(lambda found: chr(int(found[1], 8)), line.split()[4]) for line in lines}
+    points = (line.split(" ")[4] for line in lines)
+    mounted = {_ESCAPE.sub(lambda found: chr(int(found[1], 8)), point) for point in points}
     return [place for place in volumes if place not in mounted]
 
 

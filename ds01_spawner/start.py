@@ -267,13 +267,13 @@ class Start:
         if self._devices:
             return Refused(
                 "Your server could not be started with its GPU. Please tell an admin; the Hub's "
-                "log has the reason. Without a GPU it may start.",
+                "log has the reason. Perhaps it starts without a GPU.",
                 reason="gpu",
                 status_code=500,
             )
         return Refused(
-            f"The engine cannot start a container of the image {spawner.options.image}. Choose "
-            "another one, and tell an admin; the Hub's log has the reason.",
+            f"The engine cannot start a container of the image {spawner.options.image}. Please "
+            "tell an admin; the Hub's log has the reason. Perhaps another image starts.",
             reason="image",
             status_code=500,
         )

@@ -224,8 +224,14 @@ class Grants:
             raise Refused(too_much, reason="quota", status_code=403)
         if len(working) >= request.count:
             self._note_demand(applicant.user, request)
-        # Everything that is said of a refusal speaks of what this user may have.
-        theirs = replace(inventory, devices=quota.allowed(request, inventory.devices, limits, used))
+        # What is said of a refusal speaks of what this user may have; without enough that works,
+        # of what there is of the kind.
+        theirs = replace(
+            inventory,
+            devices=quota.allowed(request, inventory.devices, limits, used)
+            if len(working) >= request.count
+            else quota.of_kind(request, inventory.devices, limits),
+        )
         may_have = quota.allowed(request, snapshot.free, limits, used)
         choice = choose(request, may_have, theirs, self._demand)
         if choice.devices:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import docker.errors
-
 from .. import endings, engine
 from ..gpus.occupancy import Container
 from . import forecast
@@ -92,7 +90,7 @@ class Leftovers:
                 continue
             if container.state in _NEVER_STARTED:
                 gone |= await self._remove(container, _NEVER_STARTED)
-            elif servers is None or servers.include(container):
+            elif servers is None or servers.include(container) or container.state == "removing":
                 continue
             elif container.state == "exited":
                 gone |= await self._remove(container, ("exited",))
@@ -102,17 +100,17 @@ class Leftovers:
 
     async def _remove(self, container: Container, states: tuple[str, ...]) -> bool:
         """Remove a leftover that is still in one of these states; tell if it is gone."""
-        # Much may have happened since the engine listed it: a start may have succeeded.
-        found = await engine.inspect(self._docker, container.container_id)
-        if found is None:
-            return True
-        if found["State"]["Status"] not in states:
-            return False
-        _LOG.warning("Removing %s (%s), left behind earlier", container.name, container.state)
         try:
+            # Much may have happened since the engine listed it: a start may have succeeded.
+            found = await engine.inspect(self._docker, container.container_id)
+            if found is None:
+                return True
+            if found["State"]["Status"] not in states:
+                return False
+            _LOG.warning("Removing %s (%s), left behind earlier", container.name, container.state)
             await engine.remove_once(self._docker, container.container_id)
-        except docker.errors.APIError:
-            # It keeps what it holds, and the next grant tries again; nobody waits for that here.
+        except engine.UNREACHABLE:
+            # It keeps what it holds, and the next grant tries again.
             _LOG.exception("The engine cannot remove %s", container.name)
             return False
         if container.state != "dead":
@@ -136,8 +134,10 @@ class Leftovers:
 
     async def _remember(self, container: Container, found: dict[str, Any]) -> None:
         user, project = container.labels["ds01.user"], container.labels["ds01.project"]
+        # Somebody asked for its stop, unless memory had run out before.
+        stopped_by = None if found["State"].get("OOMKilled") else "you or an admin"
         try:
-            ending = endings.explain(user, project, found, stopped_by="you or an admin")
+            ending = endings.explain(user, project, found, stopped_by=stopped_by)
             await asyncio.to_thread(self._store.add_ending, ending)
             if use := forecast.use_of(found):
                 await asyncio.to_thread(self._store.add_gpu_use, *use)

@@ -232,3 +232,17 @@ async def test_half_a_line_in_the_lock_file_asked_for_nothing(lock_file):
     engine.may_finish.set()
 
     assert await ask(hub(engine, lock_file, "one"), engine, "one", "ben")
+
+
+async def test_a_refusal_tells_what_is_out_of_order_from_what_is_not_there(lock_file):
+    engine = Engine()
+    engine.may_finish.set()
+    broken = replace(GPU, state=State.LOST)
+    grants = hub(engine, lock_file, "one", (broken, PARTED, *HALVES))
+    await ask(grants, engine, "one", "anna", "3g.40gb")
+    grants._turns.clear()
+
+    with pytest.raises(Refused, match="1 of them out of order") as refused:
+        await ask(grants, engine, "one", "anna")
+
+    assert refused.value.status_code == 409

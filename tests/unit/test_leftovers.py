@@ -188,3 +188,21 @@ async def test_an_engine_that_does_not_answer_is_asked_again_by_the_next_grant(m
     await leftovers.bury(listed(engine))
     await asyncio.gather(*leftovers._stopping.values())
     assert engine.states == {}
+
+
+async def test_an_engine_that_chokes_on_a_leftover_keeps_nobody_from_a_grant():
+    engine = Engine(one="exited")
+    engine.failing.add("inspect_container")
+
+    assert not await Leftovers(engine, Store(), lambda: NOBODYS).bury(listed(engine))
+
+    assert engine.states == {"one": "exited"}
+
+
+async def test_what_is_being_removed_is_left_to_it():
+    engine = Engine(one="removing")
+
+    assert not await Leftovers(engine, Store(), lambda: NOBODYS).bury(listed(engine))
+    await asyncio.sleep(0.05)
+
+    assert engine.signals == []
