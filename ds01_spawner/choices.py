@@ -44,14 +44,11 @@ async def gpu_choices(grants: Grants, user: str, limits: Limits) -> GpuChoices:
     """Return the sizes of GPU that a user's limits allow, and how many are free."""
     try:
         snapshot, used = await asyncio.wait_for(grants.stand(user), _PATIENCE_S)
-    except (asyncio.TimeoutError, *engine.UNREACHABLE) as error:
-        _LOG.warning("Cannot ask which GPUs are free: %r", error)
-        return GpuChoices(problem="Which GPUs are free cannot be read at the moment.")
     except Refused as refused:
         return GpuChoices(problem=refused.jupyterhub_message)
-    except Exception:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001
         # Whatever it is, it must not keep those from starting who need no GPU.
-        _LOG.exception("Cannot ask which GPUs are free")
+        _LOG.warning("Cannot ask which GPUs are free", exc_info=error)
         return GpuChoices(problem="Which GPUs are free cannot be read at the moment.")
     if snapshot.inventory.problem:
         _LOG.error("The GPUs cannot be read: %s", snapshot.inventory.problem)

@@ -103,7 +103,7 @@ async def create(docker_call: Docker, name: str, body: dict[str, Any], start: st
                 return str(found["Id"])
             if found is not None and found["State"]["Status"] == "removing":
                 # It may take long, and others may wait for this create to end.
-                raise still_going(name) from error
+                raise _still_going(name) from error
             if found is not None and not is_probe(found):
                 raise Refused(
                     f"A container named {name!r} exists on this machine and is not this Hub's. "
@@ -188,12 +188,12 @@ async def wait_until_gone(docker_call: Docker, container: str) -> None:
     deadline, pause = loop.time() + PATIENCE_S, 0.05
     while await patiently(lambda: inspect(docker_call, container)) is not None:
         if loop.time() > deadline:
-            raise still_going(container)
+            raise _still_going(container)
         await asyncio.sleep(pause)
         pause = min(2 * pause, 2.0)
 
 
-def still_going(container: str) -> Refused:
+def _still_going(container: str) -> Refused:
     """Return what the user is told whose last container is not gone yet."""
     return Refused(
         "What your last server left is still being removed. Try again in a minute; if it stays so, "

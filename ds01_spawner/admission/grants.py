@@ -214,14 +214,8 @@ class Grants:
         for warning in (*snapshot.warnings, *left_out):
             _LOG.warning("%s", warning)
         limits, used = applicant.limits, _used(applicant.user, own)
-        would_do = [d for d in inventory.devices if suffices(d, request)]
-        working = list(filter(works, would_do))
-        if misfit := quota.misfit(request, working, limits):
-            status = 400 if limits.full_gpu else 403
-            raise Refused(misfit, reason="gpu-size", status_code=status)
-        too_much = quota.refusal(request, working, limits, used)
-        if too_much:
-            raise Refused(too_much, reason="quota", status_code=403)
+        working = [d for d in inventory.devices if suffices(d, request) and works(d)]
+        _refuse_what_never_fits(request, snapshot, working, limits, used)
         if len(working) >= request.count:
             self._note_demand(applicant.user, request)
         # What is said of a refusal speaks of what this user may have; without enough that works,
@@ -236,11 +230,6 @@ class Grants:
         choice = choose(request, may_have, theirs, self._demand)
         if choice.devices:
             return choice.devices, choice.reason
-        here = [device for device in would_do if device.state is not State.PARTITIONED]
-        if len(here) < request.count:
-            sizes = ", ".join(offer.value for offer in offers(snapshot, limits))
-            there_is = f" What there is: {sizes}." if sizes else ""
-            raise Refused(f"{choice.reason}{there_is}", reason="gpu-size")
         raise await self._nothing_free(
             request,
             replace(snapshot, inventory=theirs),
@@ -333,6 +322,35 @@ class Grants:
         if not snapshot.inventory.problem:
             snapshot, _ = self._attachable(taken)
         return snapshot, taken.own
+
+
+def _refuse_what_never_fits(
+    request: GpuRequest,
+    snapshot: Snapshot,
+    working: Sequence[Device],
+    limits: Limits,
+    used: Mapping[str, float],
+) -> None:
+    """Refuse what waiting would not help: too large for this machine, or for this user.
+
+    Raises
+    ------
+    Refused
+        400 for a size that this machine does not have, 403 for one above the limits.
+    """
+    if misfit := quota.misfit(request, working, limits):
+        status = 400 if limits.full_gpu else 403
+        raise Refused(misfit, reason="gpu-size", status_code=status)
+    if too_much := quota.refusal(request, working, limits, used):
+        raise Refused(too_much, reason="quota", status_code=403)
+    of_kind = quota.of_kind(request, snapshot.inventory.devices, limits)
+    # Broken ones count: they may be mended.
+    here = [d for d in of_kind if suffices(d, request) and d.state is not State.PARTITIONED]
+    if len(here) < request.count:
+        reason = choose(request, (), replace(snapshot.inventory, devices=of_kind)).reason
+        sizes = ", ".join(offer.value for offer in offers(snapshot, limits))
+        there_is = f" What there is: {sizes}." if sizes else ""
+        raise Refused(f"{reason}{there_is}", reason="gpu-size")
 
 
 def grant_labels(devices: Sequence[Device]) -> dict[str, str]:

@@ -57,8 +57,10 @@ def device_nodes(device: Device, capabilities: Path = CAPABILITIES) -> frozenset
         if device.gpu_instance is None or device.compute_instance is None:
             raise OSError(f"The instance numbers of {device.uuid} are not known")
         instance = capabilities / f"gpu{device.minor}" / "mig" / f"gi{device.gpu_instance}"
-        nodes.add(capability_node(_minor_in(instance / "access")))
-        nodes.add(capability_node(_minor_in(instance / f"ci{device.compute_instance}" / "access")))
+        nodes.add(capability_node(_required_minor(instance / "access")))
+        nodes.add(
+            capability_node(_required_minor(instance / f"ci{device.compute_instance}" / "access"))
+        )
     return frozenset(nodes)
 
 
@@ -68,7 +70,7 @@ def minor_in(access: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def _minor_in(access: Path) -> int:
+def _required_minor(access: Path) -> int:
     found = minor_in(access)
     if found is None:
         raise OSError(f"{access} has no line 'DeviceFileMinor: <number>'")
