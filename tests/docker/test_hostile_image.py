@@ -97,10 +97,15 @@ def test_its_volumes_lie_under_ours_and_go_with_the_container(server, hub):
     server.owner.start(image="brags", memory="1g")
 
 
+def _offer(hub, folder, name, lines):
+    """Build an image on top of the Python base, and offer it."""
+    (folder / "Dockerfile").write_text(f"FROM ds01/python:3.11\n{lines}")
+    buildkit.build(folder, f"ds01-test/{name}:1", log=print)
+    hub.add_image(name, f"ds01-test/{name}:1")
+
+
 def test_an_image_whose_volume_would_lose_files_is_refused(hub, tmp_path):
-    (tmp_path / "Dockerfile").write_text("FROM ds01/python:3.11\nVOLUME /workspace/results\n")
-    buildkit.build(tmp_path, "ds01-test/loses:1", log=print)
-    hub.add_image("loses", "ds01-test/loses:1")
+    _offer(hub, tmp_path, "loses", "VOLUME /workspace/results\n")
     heidi = hub.user("heidi")
     answer = heidi.ask(image="loses")
     assert answer.status_code == 400
@@ -109,11 +114,7 @@ def test_an_image_whose_volume_would_lose_files_is_refused(hub, tmp_path):
 
 
 def test_a_volume_that_a_link_leads_into_a_users_files_is_refused(hub, tmp_path):
-    (tmp_path / "Dockerfile").write_text(
-        "FROM ds01/python:3.11\nRUN ln -s /workspace /w\nVOLUME /w/results\n"
-    )
-    buildkit.build(tmp_path, "ds01-test/leads:1", log=print)
-    hub.add_image("leads", "ds01-test/leads:1")
+    _offer(hub, tmp_path, "leads", "RUN ln -s /workspace /w\nVOLUME /w/results\n")
     ines = hub.user("ines")
     answer = ines.ask(image="leads")
     assert answer.status_code == 400

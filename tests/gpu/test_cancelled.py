@@ -46,10 +46,7 @@ def test_starts_cancelled_at_random_moments_under_load_lose_no_device_and_give_n
 def test_a_start_cancelled_inside_the_engines_create_keeps_its_device_until_it_is_undone(
     make_gpu_hub, tmp_path, answer
 ):
-    door = SlowEngine(tmp_path / "engine.sock")
-    hub = make_gpu_hub("a100-80gb:1")
-    hub.configure(f"import os\nos.environ['DOCKER_HOST'] = {door.url!r}\n")
-    hub.start()
+    door, hub = _hub_behind_a_door(make_gpu_hub, tmp_path)
     hasty, next_ = hub.user("hasty"), hub.user("next")
     door.hold(r"^POST .*/containers/create\?name=default", answer=answer)
     with Watch():
@@ -75,10 +72,7 @@ def test_a_start_cancelled_inside_the_engines_create_keeps_its_device_until_it_i
 def test_a_stop_that_a_restart_of_the_hub_interrupts_gives_the_device_back_all_the_same(
     make_gpu_hub, tmp_path, still_runs
 ):
-    door = SlowEngine(tmp_path / "engine.sock")
-    hub = make_gpu_hub("a100-80gb:1")
-    hub.configure(f"import os\nos.environ['DOCKER_HOST'] = {door.url!r}\n")
-    hub.start()
+    door, hub = _hub_behind_a_door(make_gpu_hub, tmp_path)
     leaving = hub.user("leaving")
     leaving.start(gpu="full")
     door.hold(r"^POST .*/kill\?signal=SIGTERM", answer=not still_runs)
@@ -101,6 +95,15 @@ def test_a_stop_that_a_restart_of_the_hub_interrupts_gives_the_device_back_all_t
     hub.start()
     _everything_can_be_had(hub, {"full": 1})
     assert leaving.container() is None
+
+
+def _hub_behind_a_door(make_gpu_hub, tmp_path):
+    """Start a Hub with one GPU, whose requests to the engine can be held."""
+    door = SlowEngine(tmp_path / "engine.sock")
+    hub = make_gpu_hub("a100-80gb:1")
+    hub.configure(f"import os\nos.environ['DOCKER_HOST'] = {door.url!r}\n")
+    hub.start()
+    return door, hub
 
 
 def _everything_can_be_had(hub, sizes):
