@@ -72,7 +72,8 @@ class Deployment:
     def _is_ready(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()
-        return "DS01 is ready" in self.log.read_text()
+        # Its last line: the passwords stand before it.
+        return "Stop the Hub:" in self.log.read_text()
 
     def press_ctrl_c(self) -> int:
         assert self.process is not None
