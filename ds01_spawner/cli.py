@@ -29,7 +29,8 @@ from .gpus.snapshot import Taken, take_now
 from .images import bases
 from .images.catalogue import CatalogueError
 from .network import NetworkError
-from .policy import format_bytes
+from .policy import PolicyError, explain, format_bytes, load_policy, load_storage_beside, share_of
+from .policy.units import utc_now
 from .runtime import build as runtime
 from .runtime import version, volume_name
 from .store import Store
@@ -52,6 +53,7 @@ EXPECTED = (
     DockerException,
     requests.RequestException,
     PermissionError,
+    PolicyError,
 )
 
 
@@ -264,6 +266,67 @@ def gpus(args: argparse.Namespace) -> int:
             )
     if inventory.problem:
         raise Failure(inventory.problem)
+    return 0
+
+
+_POLICY_FILE = argument(
+    "--file",
+    metavar="FILE",
+    type=Path,
+    default=Path(os.environ.get("DS01_DATA") or "/var/lib/ds01") / "policy/resource-limits.yaml",
+    help="the policy, with the other files beside it (%(default)s)",
+)
+
+
+@command("policy validate", argument("file", metavar="FILE", type=Path))
+def policy_validate(args: argparse.Namespace) -> int:
+    """check a policy and the files beside it; ends with status 1 and a line for each mistake"""
+    problems: list[str] = []
+    for read in (load_policy, load_storage_beside):
+        try:
+            read(args.file)
+        except PolicyError as error:
+            problems += error.problems
+    if problems:
+        _list(problems)
+        return 1
+    _list(f"Note: {warning}" for warning in load_policy(args.file).warnings)
+    _say(f"{args.file} is valid.")
+    return 0
+
+
+@command(
+    "policy explain",
+    argument("user", metavar="USER"),
+    argument(
+        "--group",
+        metavar="GROUP",
+        action="append",
+        default=[],
+        help="a group of the user's on the Hub; may be given several times",
+    ),
+    _POLICY_FILE,
+    argument("--json", action="store_true", help="print an object with a value and source a key"),
+)
+def policy_explain(args: argparse.Namespace) -> int:
+    """show what a user may have, and where each value comes from"""
+    share = share_of(
+        load_policy(args.file), load_storage_beside(args.file), args.user, args.group, utc_now()
+    )
+    resolved = share.resolved
+    if args.json:
+        _say(json.dumps(explain.as_objects(resolved), indent=2))
+        return 0
+    group = f"group {resolved.group}" if resolved.group else "no group"
+    _say(f"{args.user}: {group}, {resolved.why}.")
+    _table([("KEY", "VALUE", "FROM"), *explain.rows(resolved)])
+    return _list(f"{folder.target} is {folder.path}" for folder in share.folders)
+
+
+@command("policy schema")
+def policy_schema(args: argparse.Namespace) -> int:
+    """print the JSON Schema of the policy, for editors"""
+    _say(json.dumps(explain.schema(), indent=2))
     return 0
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
 
 GIB = 1024**3
 
@@ -17,6 +19,54 @@ class Machine:
 
     cpus: int
     memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What all of a user's servers together may use; None means no limit.
+
+    Attributes
+    ----------
+    cpus
+        Cores; fractions allowed.
+    memory_bytes
+        RAM; above it the kernel kills.
+    memory_high_bytes
+        RAM above which the kernel slows the user's processes down and takes memory back.
+    tasks
+        Processes and threads.
+    """
+
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    memory_high_bytes: int | None = None
+    tasks: int | None = None
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """How long a server may live, and when it counts as idle.
+
+    Attributes
+    ----------
+    max_runtime
+        Longest life of a server; None means no limit.
+    idle_timeout
+        A server idle for so long is stopped; None means never.
+    gpu_idle_percent, cpu_idle_percent
+        Below both, a server computes nothing.
+    network_idle_bytes
+        Traffic in a check below which the network is idle.
+    idle_checks
+        Consecutive idle checks before anything is done.
+    """
+
+    max_runtime: timedelta | None = timedelta(hours=24)
+    idle_timeout: timedelta | None = timedelta(minutes=30)
+    gpu_idle_percent: float = 5
+    cpu_idle_percent: float = 2
+    network_idle_bytes: int = 1024**2
+    idle_checks: int = 3
 
 
 @dataclass(frozen=True)
@@ -42,6 +92,14 @@ class Limits:
         GPUs or MIG devices in one server; None means no limit.
     full_gpu
         Whether the user may have a whole GPU.
+    servers
+        Servers at a time.
+    priority
+        Head start in the waiting line.
+    aggregate
+        Over all of the user's servers together.
+    lifecycle
+        How long servers live.
     """
 
     cpus: float
@@ -52,19 +110,29 @@ class Limits:
     gpu_equivalents: float | None = 1.0
     gpus_per_server: int | None = 1
     full_gpu: bool = True
+    servers: int = 3
+    priority: int = 10
+    aggregate: Aggregate = field(default_factory=Aggregate)
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     def within(self, machine: Machine) -> Limits:
-        """Return these limits cut to what the machine can give."""
+        """Return these limits with a server cut to what the user and the machine can give it."""
         usable = max(machine.memory_bytes - MACHINE_RESERVE_BYTES, machine.memory_bytes // 2)
-        memory = min(self.memory_bytes, usable)
+        memory = _least(self.memory_bytes, usable, self.aggregate.memory_bytes)
         swap = max(0, self.memory_swap_bytes - self.memory_bytes)
         return replace(
             self,
-            cpus=min(self.cpus, float(machine.cpus)),
+            cpus=_least(self.cpus, float(machine.cpus), self.aggregate.cpus),
             memory_bytes=memory,
             memory_swap_bytes=memory + swap,
             shm_bytes=min(self.shm_bytes, memory),
+            pids=_least(self.pids, self.aggregate.tasks),
         )
+
+
+def _least(first: float, *others: float | None) -> Any:
+    """Return the lowest of the limits; None is no limit."""
+    return min([first, *(other for other in others if other is not None)])
 
 
 def this_machine() -> Machine:
