@@ -80,13 +80,8 @@ c.DS01Spawner.ca_bundle = str(certificates.ca_bundle() or "")
 c.DS01Spawner.start_timeout = 600
 c.DS01Spawner.http_timeout = 120
 
-# What a server may take at most, cut to this machine.
-c.DS01Spawner.largest_memory = "32G"
-c.DS01Spawner.largest_cpus = 32
-c.DS01Spawner.pids_limit = 4096
-# In GPUs: a whole one is 1.0, a MIG device its share of one. And how many devices in one server.
-c.DS01Spawner.largest_gpu_equivalents = 1.0
-c.DS01Spawner.largest_gpu_count = 1
+# Who may have what; run.sh puts an example there.
+c.DS01Spawner.policy_file = str(data / "policy/resource-limits.yaml")
 
 # -- The site's own settings -----------------------------------------------------------------
 if (data / "site_config.py").exists():

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import docker.errors
 
 from . import engine
+from .admission import quota
 from .admission.grants import Grants
 from .admission.offers import largest_count, offers
 from .admission.quota import in_words
@@ -38,6 +39,22 @@ async def _image_choice(docker_call: engine.Docker, image: CatalogueImage) -> Im
     except engine.UNREACHABLE:
         return ImageChoice(image, None, known=False)
     return ImageChoice(image, int(found["Size"]))
+
+
+async def standing(grants: Grants, user: str, server: str, limits: Limits) -> tuple[Limits, str]:
+    """Return what is left for one more server, and why the user may have none at present.
+
+    Returns
+    -------
+    (Limits, str)
+        The words are empty if there may be one, and if it cannot be told: the start tells then.
+    """
+    try:
+        held = await asyncio.wait_for(grants.holdings(user), _PATIENCE_S)
+    except Exception as error:  # noqa: BLE001
+        _LOG.warning("Cannot ask what the servers of %s hold", user, exc_info=error)
+        return limits, ""
+    return grants.left(limits, held, server), quota.too_many(limits, held, server)
 
 
 async def gpu_choices(grants: Grants, user: str, limits: Limits) -> GpuChoices:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import posixpath
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,10 @@ class Image:
     env: Mapping[str, str]
     labels: Mapping[str, str]
     volumes: tuple[str, ...] = ()
+
+    def without_volumes_at(self, targets: Collection[str]) -> Image:
+        """Return the image without those volumes in whose place we mount something."""
+        return replace(self, volumes=tuple(v for v in self.volumes if v not in targets))
 
     @classmethod
     def from_inspect(cls, reference: str, inspected: Mapping[str, Any]) -> Image:

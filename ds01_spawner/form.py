@@ -98,6 +98,7 @@ def render_form(
     *,
     project: str,
     gpus: GpuChoices | None = None,
+    refusal: str = "",
     ending: Ending | None = None,
     viewer: str | None = None,
 ) -> str:
@@ -109,6 +110,8 @@ def render_form(
         What was chosen the last time, or just now if it was refused; need not be valid.
     gpus
         GPUs to choose from; none by default.
+    refusal
+        Why the user may have no more servers at present; empty if they may.
     ending
         How the project's server ended the last time.
     viewer
@@ -123,6 +126,8 @@ def render_form(
     return _ENVIRONMENT.get_template("spawn_form.html").render(
         images=images,
         limits=limits,
+        folders=choices.folders,
+        refusal=refusal,
         project=project,
         ending=seen_by(viewer, ending) if ending and viewer else ending,
         chosen_image=_chosen_image(images, previous),

@@ -8,7 +8,7 @@ the container, which takes minutes for many files; so each gets a volume of ours
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from . import runtime
@@ -26,7 +26,7 @@ _NEEDED = ("/dev", "/etc", "/proc", "/run", "/sys", "/var/run", runtime.TEMPORAR
 _PROGRAMS = ("/", "/bin", "/lib", "/lib64", "/sbin", "/usr")
 
 
-def check(image: str, volumes: Iterable[str], home: str) -> None:
+def check(image: str, volumes: Iterable[str], home: str, folders: Collection[str] = ()) -> None:
     """Refuse an image with a volume where it would hide a user's files or what a server needs.
 
     Exactly at one of our own mounts a volume is harmless, as ours is mounted in its place.
@@ -39,6 +39,8 @@ def check(image: str, volumes: Iterable[str], home: str) -> None:
         Places in the container, as in `containers.Image`.
     home
         ``$HOME`` inside the container.
+    folders
+        Where shared folders are.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def check(image: str, volumes: Iterable[str], home: str) -> None:
     if len(volumes) > _MOST:
         _refuse(image, f"{len(volumes)} volumes, and {_MOST} are the most", "fewer of them")
     for place in volumes:
-        if why := _objection(place, home):
+        if why := _objection(place, home, folders):
             _refuse(image, f"a volume at {place!r:.80}, {why}", "it")
 
 
@@ -86,12 +88,14 @@ def mounts(volumes: Iterable[str], home: str) -> tuple[Mount, ...]:
     return tuple(Mount("", place) for place in places(volumes, home))
 
 
-def _objection(place: str, home: str) -> str:
+def _objection(place: str, home: str, folders: Collection[str]) -> str:
     """Return why there can be no volume at this place; empty if there can."""
     if not place.startswith("/"):
         return "which is no absolute path"
     if _is_below(place, WORKSPACE) or _is_below(place, home):
         return "which would hide your files there, and lose what you save"
+    if any(_is_below(place, folder) for folder in folders):
+        return "which would hide files of a shared folder"
     if _is_below(place, runtime.MOUNT):
         return "where the notebook server is"
     if place in (*_PROGRAMS, *_NEEDED) or any(_is_below(place, needed) for needed in _NEEDED):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -15,7 +15,7 @@ from .errors import Refused
 from .gpus.devices import Device
 from .gpus.request import GpuRequest, parse_request
 from .images.catalogue import Catalogue
-from .policy import GIB, Limits, format_bytes, parse_bytes
+from .policy import GIB, Folder, Limits, format_bytes, parse_bytes
 
 #: Below this JupyterLab and one kernel do not start.
 SMALLEST_MEMORY_BYTES = GIB // 2
@@ -35,10 +35,11 @@ _LONGEST_TEXT = 500
 
 @dataclass(frozen=True)
 class Choices:
-    """What one user can choose from: the images and the limits that hold for them."""
+    """What one user can choose from: images, what their limits allow, and shared folders."""
 
     catalogue: Catalogue
     limits: Limits
+    folders: tuple[Folder, ...] = ()
 
     @property
     def default_cpus(self) -> float:
@@ -67,6 +68,8 @@ class SpawnOptions(BaseModel):
         ``>=20g`` for at least so much memory; with ``@A100`` behind it, of that model only.
     gpu_count
         How many of them.
+    folders
+        Names of shared folders to have in the server; None is all that the user may have.
     safe_start
         Ignore the settings in HOME, for a server that they keep from starting.
     """
@@ -78,6 +81,7 @@ class SpawnOptions(BaseModel):
     memory: int = Field(ge=SMALLEST_MEMORY_BYTES)
     gpu: str = Field(default=NO_GPU, max_length=80)
     gpu_count: int = Field(default=1, ge=1, le=64)
+    folders: tuple[Annotated[str, Field(max_length=63)], ...] | None = Field(None, max_length=100)
     safe_start: bool = False
 
     @field_validator("gpu")
@@ -118,9 +122,10 @@ class SpawnOptions(BaseModel):
     def stored(self, catalogue: Catalogue, granted: Sequence[Device] = ()) -> dict[str, Any]:
         """Return what the Hub keeps for the next start and shows to admins.
 
-        Safe start is for once: kept, it would ignore a user's settings for ever.
+        Safe start is for once: kept, it would ignore a user's settings for ever. A choice of
+        folders is, too: kept, it would refuse the next start of whoever has lost one.
         """
-        kept = self.model_dump(exclude={"safe_start"})
+        kept = self.model_dump(exclude={"safe_start", "folders"})
         return {**kept, PROFILE: self.profile(catalogue, granted)}
 
 
@@ -145,6 +150,7 @@ def parse_options(raw: Mapping[str, Any], choices: Choices) -> SpawnOptions:
         raise Refused(_explain(error), reason="options") from None
     _check_image(options.image, choices.catalogue)
     _check_limits(options, choices.limits)
+    _check_folders(options, choices.folders)
     return options
 
 
@@ -197,6 +203,19 @@ def _check_image(name: str, catalogue: Catalogue) -> None:
         raise Refused(
             f"There is no image {name!r:.80} here. Choose one of: {offered}.", reason="image"
         ) from None
+
+
+def _check_folders(options: SpawnOptions, folders: Sequence[Folder]) -> None:
+    """Refuse a folder that the user may not have, in the same words as one that there is not."""
+    yours = [folder.name for folder in folders]
+    for name in options.folders or ():
+        if name not in yours:
+            have = f"You have: {', '.join(yours)}." if yours else "You have none."
+            raise Refused(
+                f"{name!r:.80} is none of your shared folders. {have}",
+                reason="folders",
+                status_code=403,
+            )
 
 
 def _check_limits(options: SpawnOptions, limits: Limits) -> None:

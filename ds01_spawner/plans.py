@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from . import containers, image_volumes, runtime
 from .accounts import Account
 from .admission.grants import grant_labels
+from .admission.holdings import holding_labels
+from .containers import Mount
 from .gpus.devices import Device
+from .shared_folders import SharedFolder
 from .workspaces import Directory
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ def server_plan(
     image: containers.Image,
     account: Account,
     workspace: Directory,
+    folders: Sequence[SharedFolder],
     devices: Sequence[Device],
     start: str,
 ) -> containers.Plan:
@@ -28,6 +33,8 @@ def server_plan(
 
     Parameters
     ----------
+    folders
+        Shared folders to mount; their groups are added to the user's.
     devices
         What it was granted; the labels say so, attaching them is a back end's work.
     start
@@ -43,19 +50,33 @@ def server_plan(
         name=spawner.object_name,
         hostname=spawner.project,
         image=image,
-        account=account,
+        account=_with_groups(account, folders),
         cpus=options.cpus,
         memory_bytes=options.memory,
         memory_swap_bytes=options.memory + swap,
         shm_bytes=min(limits.shm_bytes, options.memory),
         pids=limits.pids,
         env=_env(spawner, image, account),
-        labels={**_labels(spawner, start), **grant_labels(devices)},
-        mounts=(*mounts, *image_volumes.mounts(image.volumes, home)),
+        labels={
+            **_labels(spawner, start),
+            **holding_labels(options.cpus, options.memory, limits.pids),
+            **grant_labels(devices),
+        },
+        mounts=(
+            *mounts,
+            *(Mount(f.folder.path, f.folder.target, f.folder.read_only) for f in folders),
+            *image_volumes.mounts(image.volumes, home),
+        ),
         network=spawner.network_name,
         hardening=spawner.hardening(),
         log_bytes=spawner.container_log_bytes,
     )
+
+
+def _with_groups(account: Account, folders: Sequence[SharedFolder]) -> Account:
+    """Add the folders' groups to a user's; root's is nobody's."""
+    groups = {*account.groups, *(folder.gid for folder in folders)}
+    return replace(account, groups=tuple(sorted(groups - {0, account.gid})))
 
 
 def _env(spawner: DS01Spawner, image: containers.Image, account: Account) -> dict[str, str]:

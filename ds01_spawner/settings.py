@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from jupyterhub.traitlets import ByteSpecification
-from traitlets import Bool, Enum, Float, Int, List, Unicode, default
+from traitlets import Bool, Enum, Int, List, Unicode, default
 from traitlets.config import Configurable
 
 from .accounts import OwnAccounts, SystemAccounts
@@ -19,14 +19,16 @@ from .admission.leftovers import Servers
 from .admission.lock import GrantLock
 from .containers import Hardening
 from .engine import Caller
+from .errors import Refused
 from .gpus.attachment import DRIVER_CAPABILITIES
 from .gpus.nodes import capabilities_here
 from .gpus.nvml import Nvml
 from .gpus.snapshot import Snapshots
 from .images.catalogue import Catalogue
 from .images.live import LiveCatalogue
+from .live import NeverRead
 from .lone_thread import LoneThread
-from .policy import GIB, Limits, this_machine
+from .policy import LivePolicy, Share, this_machine
 from .store import Store
 
 #: Traits of the parent that have no effect here, and what to use instead.
@@ -39,30 +41,30 @@ WITHOUT_EFFECT = {
     "container_ip": "nothing: servers are reached on their own network",
     "container_name_template": "nothing: names are <project>._.<user>",
     "container_prefix": "nothing: names are <project>._.<user>",
-    "cpu_guarantee": "largest_cpus: there are limits only",
-    "cpu_limit": "largest_cpus",
+    "cpu_guarantee": "the policy: there are limits only",
+    "cpu_limit": "the policy",
     "escape": "nothing: names are slugs as JupyterHub makes them",
     "extra_create_kwargs": "the traits of DS01Spawner",
     "extra_host_config": "the traits of DS01Spawner",
-    "format_volume_name": "nothing yet",
+    "format_volume_name": "storage.yaml beside the policy",
     "host_ip": "nothing: servers are reached on their own network",
     "image": "the catalogue",
     "image_whitelist": "the catalogue",
     "links": "nothing: servers do not reach each other",
-    "mem_guarantee": "largest_memory: there are limits only",
-    "mem_limit": "largest_memory",
-    "mounts": "nothing yet",
+    "mem_guarantee": "the policy: there are limits only",
+    "mem_limit": "the policy",
+    "mounts": "storage.yaml beside the policy",
     "move_certs_image": "nothing: servers are reached on their own network",
     "name_template": "nothing: names are <project>._.<user>",
     "post_start_cmd": "nothing: an image brings what it needs",
     "prefix": "nothing: names are <project>._.<user>",
     "pull_policy": "nothing: an image is fetched when it is missing",
-    "read_only_volumes": "nothing yet",
+    "read_only_volumes": "storage.yaml beside the policy",
     "remove": "nothing: a container is removed when its end is recorded",
     "remove_containers": "nothing: a container is removed when its end is recorded",
     "use_internal_hostname": "nothing: servers are reached on their own network",
     "use_internal_ip": "nothing: servers are reached on their own network",
-    "volumes": "nothing yet",
+    "volumes": "storage.yaml beside the policy",
 }
 
 
@@ -121,50 +123,28 @@ class DS01Settings(Configurable):
         """,
     ).tag(config=True)
 
-    largest_memory = ByteSpecification(
-        32 * GIB,
-        help="Most memory that a server may have, such as `'64G'`; cut to this machine's.",
-    ).tag(config=True)
-
-    largest_cpus = Float(32, help="Most CPUs that a server may have; cut to this machine's.").tag(
-        config=True
-    )
-
-    swap = ByteSpecification(
-        0, help="Swap that a server may use beyond its memory; none by default."
-    ).tag(config=True)
-
-    shm_size = ByteSpecification(
-        16 * GIB,
+    policy_file = Unicode(
         help="""
-        Size of `/dev/shm`, at most the server's memory.
+        The lab's policy: who may have what. DS01's `resource-limits.yaml`, with its other files and
+        `storage.yaml` beside it (docs/policy.md).
 
-        It counts as the server's memory as it fills; PyTorch's data loaders need it.
+        Read again when it changes; no restart is needed. Empty: everybody has DS01's defaults.
         """,
     ).tag(config=True)
 
-    pids_limit = Int(
-        4096, min=64, help="Most processes and threads in a server; stops a fork bomb."
-    ).tag(config=True)
-
-    largest_gpu_equivalents = Float(
-        1.0,
-        allow_none=True,
+    aggregate_limits = Enum(
+        ["slices", "admission"],
+        "slices",
         help="""
-        Most GPU weight that a user may hold in all their servers together; None for no limit.
+        What holds the sum of a user's servers to the policy's `aggregate` and `max_tasks`.
 
-        A whole GPU is 1.0, a MIG device its share of its GPU's compute slices.
+        `"slices"`: the kernel, by a cgroup for each user around all of their servers. Needs root,
+        and an engine on this machine.
+
+        `"admission"`: a server is refused if the limits of the user's servers would together be
+        more than that. For a Hub that may not make cgroups.
         """,
     ).tag(config=True)
-
-    largest_gpu_count = Int(
-        1,
-        min=0,
-        allow_none=True,
-        help="Most GPUs or MIG devices in one server; None for no limit.",
-    ).tag(config=True)
-
-    full_gpus = Bool(True, help="Whether users may have whole GPUs.").tag(config=True)
 
     gpu_backend = Enum(
         ["", "cdi", "device-requests", "nvidia-runtime"],
@@ -309,18 +289,28 @@ class DS01Settings(Configurable):
             return SystemAccounts()
         return OwnAccounts(Path(self.data_dir), self.first_uid, self.last_uid)
 
-    def configured_limits(self) -> Limits:
-        """Return the limits that these traits give to everybody, cut to the machine."""
-        return Limits(
-            cpus=self.largest_cpus,
-            memory_bytes=self.largest_memory,
-            memory_swap_bytes=self.largest_memory + self.swap,
-            shm_bytes=self.shm_size,
-            pids=self.pids_limit,
-            gpu_equivalents=self.largest_gpu_equivalents,
-            gpus_per_server=self.largest_gpu_count,
-            full_gpu=self.full_gpus,
-        ).within(this_machine())
+    @property
+    def policy(self) -> LivePolicy:
+        """The lab's policy, as its files are now."""
+        return _live_policy(Path(self.policy_file) if self.policy_file else None)
+
+    def share_of(self, user: str, hub_groups: Collection[str]) -> Share:
+        """Return what a user may have.
+
+        Raises
+        ------
+        Refused
+            503 if the policy could not be read even once.
+        """
+        try:
+            return self.policy.share(user, hub_groups)
+        except NeverRead as error:
+            raise Refused(
+                "The lab's policy cannot be read, so nothing can be started. Please tell an admin: "
+                "the Hub's log says what is wrong with it.",
+                reason="policy",
+                status_code=503,
+            ) from error
 
     def make_grants(
         self, docker_call: Caller, servers: Callable[[], Servers] | None = None
@@ -348,6 +338,7 @@ class DS01Settings(Configurable):
             self.gpu_backend,
             self.gpu_driver_capabilities,
             servers,
+            counts_sums=self.aggregate_limits == "admission",
         )
 
     def hardening(self) -> Hardening:
@@ -378,3 +369,8 @@ def _store(data: Path) -> Store:
 @lru_cache
 def _live_catalogue(path: Path) -> LiveCatalogue:
     return LiveCatalogue(path)
+
+
+@lru_cache
+def _live_policy(file: Path | None) -> LivePolicy:
+    return LivePolicy(file)

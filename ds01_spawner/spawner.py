@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,13 +27,13 @@ from .admission import forecast
 from .admission.grants import Grants
 from .admission.leftovers import Servers
 from .cgroups.memory import oom_kills
-from .choices import gpu_choices, image_choices
+from .choices import gpu_choices, image_choices, standing
 from .errors import Refused
 from .form import render_form
 from .gpus.devices import Device
 from .names import DEFAULT_PROJECT, container_name, project_of
 from .options import Choices, SpawnOptions, parse_options, read_form
-from .policy import Limits
+from .policy import Folder, Limits, Share, this_machine
 from .pulls import Pulls
 from .readiness import LaunchSlots
 from .settings import DS01Settings
@@ -137,13 +138,22 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         """Return the user's projects and home."""
         return Workspaces(self.user.name, account, self.store)
 
+    def share(self) -> Share:
+        """Return what the policy gives this user now."""
+        return self.share_of(self.user.name, {group.name for group in self.user.orm_user.groups})
+
     def limits(self) -> Limits:
-        """Return what this user may have per server: the one seam for policies."""
-        return self.configured_limits()
+        """Return what this user may have now, cut to what the machine can give a server."""
+        return self.share().resolved.limits.within(this_machine())
+
+    def folders(self) -> tuple[Folder, ...]:
+        """Return the shared folders that this start was asked for: by default all of the user's."""
+        chosen = self.options.folders
+        return tuple(f for f in self.share().folders if chosen is None or f.name in chosen)
 
     def choices(self) -> Choices:
         """Return what this user can choose from."""
-        return Choices(catalogue=self.catalogue, limits=self.limits())
+        return Choices(self.catalogue, self.limits(), self.share().folders)
 
     def ownership_labels(self) -> dict[str, str]:
         """Return the labels by which this server's container is known."""
@@ -178,16 +188,19 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         else:
             # Why it was refused stands above the form.
             (spawner, previous), ending = submitted, None
-        images, gpus = await asyncio.gather(
+        choices, name = spawner.choices(), spawner.user.name
+        images, gpus, (left, refusal) = await asyncio.gather(
             image_choices(self.docker, self.catalogue),
-            gpu_choices(spawner.grants, spawner.user.name, spawner.limits()),
+            gpu_choices(spawner.grants, name, choices.limits),
+            standing(spawner.grants, name, spawner.name, choices.limits),
         )
         return render_form(
             images,
-            spawner.choices(),
+            replace(choices, limits=left),
             previous,
             project=spawner.project,
             gpus=gpus,
+            refusal=refusal,
             ending=ending,
             viewer=viewer,
         )

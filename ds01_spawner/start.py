@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import docker.errors
 from jupyterhub.utils import url_path_join
 
-from . import containers, endings, engine, identity, image_volumes, network, runtime
+from . import (
+    containers,
+    endings,
+    engine,
+    identity,
+    image_volumes,
+    network,
+    runtime,
+    shared_folders,
+)
 from .accounts import Account
 from .admission.grants import Applicant
 from .admission.lock import Pending
@@ -21,6 +30,7 @@ from .gpus.devices import Device
 from .plans import server_plan
 from .progress import StartLog
 from .readiness import until_answering
+from .shared_folders import SharedFolder
 from .workspaces import Directory, Workspaces, is_mounted_at
 
 if TYPE_CHECKING:
@@ -50,6 +60,7 @@ class Start:
         self.undone: asyncio.Task[None] | None = None
         self._nonce = secrets.token_hex(8)
         self._devices: tuple[Device, ...] = ()
+        self._folders: tuple[SharedFolder, ...] = ()
         self._spawner = spawner
         self._docker = spawner.docker
         self._creating: asyncio.Task[str] | None = None
@@ -98,6 +109,11 @@ class Start:
         """Whether this start is over and never asked the engine for a container."""
         return self.undone is not None and self._creating is None
 
+    @property
+    def _targets(self) -> list[str]:
+        """Where shared folders are in the server."""
+        return [shared.folder.target for shared in self._folders]
+
     # -- the steps ---------------------------------------------------------------------------
 
     async def _steps_in_time(self) -> tuple[str, int]:
@@ -123,11 +139,13 @@ class Start:
         say(5, "Checking the servers' network …")
         await self._check_fence()
         await self._check_runtime()
+        await spawner.grants.check(self._applicant())
         say(10, f"Preparing the image {spawner.options.image} …")
+        self._folders = await shared_folders.found(spawner.folders())
         image = await self._prepare_image()
         account = await spawner.in_thread(spawner.account)
         image_home = containers.home_in_container(account)
-        image_volumes.check(spawner.options.image, image.volumes, image_home)
+        image_volumes.check(spawner.options.image, image.volumes, image_home, self._targets)
         workspaces = spawner.workspaces(account)
         if spawner.project not in await spawner.in_thread(workspaces.projects):
             self._new_in = workspaces
@@ -209,7 +227,8 @@ class Start:
                 f"machine is {machine}. Choose another image.",
                 reason="image",
             )
-        return containers.Image.from_inspect(found["Id"], found)
+        image = containers.Image.from_inspect(found["Id"], found)
+        return image.without_volumes_at(self._targets)
 
     def _say_pulled(self, here: int, total: int) -> None:
         self.log.say(
@@ -235,7 +254,9 @@ class Start:
 
         async def make(backend: Backend, devices: tuple[Device, ...]) -> str:
             self._devices = devices
-            plan = server_plan(self._spawner, image, account, workspace, devices, self._nonce)
+            plan = server_plan(
+                self._spawner, image, account, workspace, self._folders, devices, self._nonce
+            )
             body = backend.apply(containers.create_arguments(plan), devices)
             try:
                 return await engine.create(self._docker, plan.name, body, self._nonce)
@@ -243,14 +264,25 @@ class Start:
                 raise self._not_possible(error) from error
 
         if request is None:
-            return await make(await grants.without(), ())
+            backend = await grants.without()
+            return await grants.create(self._applicant(), lambda: make(backend, ()))
         self.log.say(55, "Choosing your GPU …")
-        spawner = self._spawner
-        applicant = Applicant(spawner.user.name, spawner.limits(), lambda: self.undone is None)
-        pending = Pending(spawner.object_name, image.reference)
-        made, reason = await grants.grant(request, applicant, pending, make)
+        pending = Pending(self._spawner.object_name, image.reference)
+        made, reason = await grants.grant(request, self._applicant(), pending, make)
         self.log.say(62, reason)
         return made
+
+    def _applicant(self) -> Applicant:
+        """Say who asks for what, with the limits of now."""
+        spawner = self._spawner
+        return Applicant(
+            user=spawner.user.name,
+            server=spawner.name,
+            limits=spawner.limits(),
+            cpus=spawner.options.cpus,
+            memory_bytes=spawner.options.memory,
+            still_wants=lambda: self.undone is None,
+        )
 
     async def _start_container(self) -> None:
         try:
@@ -302,6 +334,7 @@ class Start:
                     reason="mount",
                     status_code=409,
                 )
+        await self._check_folders(pid)
         await self._check_gpus(pid)
         return self._spawner.address_of(found)
 
@@ -327,6 +360,16 @@ class Start:
             # A container that has just ended cannot be looked into; that has words of its own.
             await self._running()
             raise
+
+    async def _check_folders(self, pid: int) -> None:
+        for shared in self._folders:
+            if not await self._is_mounted(shared.directory, shared.folder.target, pid):
+                raise Refused(
+                    f"The shared folder {shared.folder.name} is not at {shared.folder.target} in "
+                    "your server, so it was stopped. Start it again, or with another image.",
+                    reason="mount",
+                    status_code=409,
+                )
 
     async def _check_gpus(self, pid: int) -> None:
         """Check that the container has the devices that it was granted and no other."""

@@ -38,7 +38,7 @@ _RECOVERY_S = 90.0
 
 #: What decides which GPUs a container has, as the Docker SDK and the engine call it.
 _GPU_KEYS = {
-    "cgroup_parent": "nothing yet",
+    "cgroup_parent": "nothing: each user has a cgroup around all of their servers",
     "device_cgroup_rules": "nothing: a server gets the devices that it is granted",
     "device_requests": "gpu_backend",
     "devices": "nothing: a server gets the devices that it is granted",

@@ -79,6 +79,7 @@ class Hub:
         self._images: list[dict[str, Any]] = catalogue["images"]
         self._write_catalogue()
         self.configure("")
+        self.write_policy({})
         network.ensure(self.docker, self.network_name, self.interface, self.hub_port)
 
     def add_image(self, name: str, reference: str) -> None:
@@ -94,6 +95,22 @@ class Hub:
         """Add lines to the site's configuration; takes effect at the next start."""
         ours = f"c.DS01Spawner.catalogue_file = {str(self.data / 'catalogue.yaml')!r}\n"
         (self.data / "site_config.py").write_text(ours + text)
+
+    def write_policy(
+        self, policy: Mapping[str, Any], beside: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the lab's policy, and files beside it by name; the running Hub sees them."""
+        folder = self.data / "policy"
+        for name, text in {
+            "resource-limits.yaml": yaml.safe_dump(policy),
+            **(beside or {}),
+        }.items():
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # Whole or not at all, as an editor does it.
+            new = file.with_suffix(".new")
+            new.write_text(text)
+            new.rename(file)
 
     # -- the process ---------------------------------------------------------------------------
 

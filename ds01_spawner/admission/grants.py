@@ -21,6 +21,7 @@ from ..gpus.request import GpuRequest, suffices
 from ..gpus.snapshot import Snapshots, Taken
 from ..policy import Limits
 from . import forecast, quota
+from .holdings import Holding, gpus_in_use, holdings
 from .leftovers import Leftovers, Servers
 from .lock import GrantLock, Pending
 from .offers import offers
@@ -46,10 +47,25 @@ class Abandoned(Exception):
 
 @dataclass(frozen=True)
 class Applicant:
-    """Who asks for GPUs: the user's name, their limits, and whether they still want them."""
+    """Who asks for a server, and what for.
+
+    Attributes
+    ----------
+    user, server
+        The Hub's names of them.
+    limits
+        The user's.
+    cpus, memory_bytes
+        What the server may use.
+    still_wants
+        Tells whether the start still goes on.
+    """
 
     user: str
+    server: str
     limits: Limits
+    cpus: float
+    memory_bytes: int
     still_wants: Callable[[], bool]
 
 
@@ -78,6 +94,8 @@ class Grants:
         Parts of NVIDIA's driver that servers see.
     servers
         Gives the servers that the Hub has now, as `Leftovers` wants to know them.
+    counts_sums
+        Whether the sum over a user's servers is counted here, as no slice holds it.
     """
 
     def __init__(
@@ -89,8 +107,10 @@ class Grants:
         backend: str = "",
         driver_capabilities: str = DRIVER_CAPABILITIES,
         servers: Callable[[], Servers] | None = None,
+        counts_sums: bool = False,
     ) -> None:
         self._docker = docker_call
+        self._counts_sums = counts_sums
         self._snapshots = snapshots
         self._lock = lock
         self._store = store
@@ -111,6 +131,49 @@ class Grants:
         """Return what keeps every GPU out of a container."""
         return choose_backend(await self._docker("info"), Inventory())
 
+    async def holdings(self, user: str) -> tuple[Holding, ...]:
+        """Return what a user's servers hold now.
+
+        Raises
+        ------
+        Exception
+            Whatever the engine raises when it gives no answer.
+        """
+        return holdings(user, await self._snapshots.own())
+
+    def left(self, limits: Limits, held: Sequence[Holding], server: str) -> Limits:
+        """Return what is left for one more server; all of it, where slices hold the sum."""
+        return quota.left(limits, held, server) if self._counts_sums else limits
+
+    async def check(self, applicant: Applicant) -> None:
+        """Refuse a start that the user's quota rules out, whatever GPU it asks for.
+
+        Raises
+        ------
+        Refused
+            403, with what would free enough.
+        """
+        self._refuse_beyond_quota(applicant, await self.holdings(applicant.user))
+
+    async def create(self, applicant: Applicant, create: Callable[[], Awaitable[str]]) -> str:
+        """Create a container without a GPU, counted with the user's others; return its id.
+
+        Run it in a task of its own that nobody cancels, as `grant`.
+
+        Raises
+        ------
+        Refused
+            403, if the user's quota rules it out.
+        Abandoned
+            If the applicant has gone away meanwhile.
+        """
+        # One of each user at a time: two would each not see the other.
+        async with self._turn(applicant.user):
+            if not applicant.still_wants():
+                raise Abandoned
+            await self.check(applicant)
+            return await create()
+
     async def stand(self, user: str) -> tuple[Snapshot, Mapping[str, float]]:
         """Return how things stand or stood a moment ago, for a page.
 
@@ -130,7 +193,7 @@ class Grants:
         if self._page is None or _is_over(*self._page, now):
             self._page = now, asyncio.ensure_future(self._look())
         snapshot, own = await asyncio.shield(self._page[1])
-        return snapshot, _used(user, own)
+        return snapshot, gpus_in_use(holdings(user, own))
 
     async def grant(
         self,
@@ -171,6 +234,7 @@ class Grants:
             taken = await self._snapshots.take()
             if await self._leftovers.bury(taken.own):
                 taken = await self._snapshots.take()
+            self._refuse_beyond_quota(applicant, holdings(applicant.user, taken.own))
             snapshot, backend = self._attachable(taken)
             devices, reason = await self._choose(request, applicant, snapshot, taken.own)
             held.write(pending)
@@ -185,6 +249,16 @@ class Grants:
             await settle(self._docker, held)
             taken = await self._snapshots.take()
             await self._leftovers.bury(taken.own)
+
+    def _refuse_beyond_quota(self, applicant: Applicant, held: Sequence[Holding]) -> None:
+        limits, server = applicant.limits, applicant.server
+        problem = quota.too_many(limits, held, server)
+        if not problem and self._counts_sums:
+            problem = quota.beyond_the_sum(
+                applicant.cpus, applicant.memory_bytes, limits, held, server
+            )
+        if problem:
+            raise Refused(problem, reason="quota", status_code=403)
 
     def _turn(self, user: str) -> asyncio.Lock:
         """Return the lock of one user's requests; it is gone when nobody waits for it."""
@@ -213,7 +287,7 @@ class Grants:
         left_out = (d.detail for d in inventory.devices if d.state is State.UNATTACHABLE)
         for warning in (*snapshot.warnings, *left_out):
             _LOG.warning("%s", warning)
-        limits, used = applicant.limits, _used(applicant.user, own)
+        limits, used = applicant.limits, gpus_in_use(holdings(applicant.user, own))
         working = [d for d in inventory.devices if suffices(d, request) and works(d)]
         _refuse_what_never_fits(request, snapshot, working, limits, used)
         if len(working) >= request.count:
@@ -341,7 +415,8 @@ def _refuse_what_never_fits(
     if misfit := quota.misfit(request, working, limits):
         status = 400 if limits.full_gpu else 403
         raise Refused(misfit, reason="gpu-size", status_code=status)
-    if too_much := quota.refusal(request, working, limits, used):
+    leaves = [offer.label for offer in offers(snapshot, limits, used) if offer.within]
+    if too_much := quota.refusal(request, working, limits, used, leaves[-1] if leaves else ""):
         raise Refused(too_much, reason="quota", status_code=403)
     of_kind = quota.of_kind(request, snapshot.inventory.devices, limits)
     # Broken ones count: they may be mended.
@@ -372,16 +447,6 @@ def works(device: Device) -> bool:
 def size_of(device: Device) -> str:
     """Return what devices of this kind are called in the history of uses."""
     return device.profile or "full"
-
-
-def _used(user: str, own: Sequence[Container]) -> Mapping[str, float]:
-    """Return the GPU equivalents that a user holds, by server, as Docker has it."""
-    return {
-        container.labels.get("ds01.server", ""): weight
-        for container in own
-        if container.labels.get("ds01.user") == user
-        and (weight := float(container.labels.get("ds01.gpu.allocated") or 0))
-    }
 
 
 def _is_over(asked_at: float, look: asyncio.Task[Any], now: float) -> bool:

@@ -122,6 +122,18 @@ class Snapshots:
         )
         return Taken(snapshot, own, info)
 
+    async def own(self) -> tuple[Container, ...]:
+        """Return this Hub's containers, without what they claim of GPUs; asks the engine once.
+
+        Raises
+        ------
+        Exception
+            Whatever the engine raises when it gives no answer.
+        """
+        label = f"ds01.hub={self._hub_id}"
+        listed = await self._docker("containers", all=True, filters={"label": label})
+        return tuple(found for found in map(self._container, listed) if found.ours)
+
     async def _read_in_time(self) -> tuple[Reading, list[Process]]:
         """Ask NVML; a driver that hangs is a problem like any other."""
         if self._hanging is None or self._hanging.done():

@@ -33,7 +33,6 @@ async def hold(spawner):
 
 c = get_config()
 c.DS01Spawner.pre_spawn_hook = hold
-c.DS01Spawner.largest_memory = "8G"
 """
 
 
@@ -52,6 +51,7 @@ def hub(built, tmp_path_factory):
     deployment.configure(
         f"from pathlib import Path\ndata = Path({str(deployment.data)!r})\n{HOLD_STARTS}"
     )
+    deployment.write_policy({"defaults": {"memory": "8g", "memory_swap": "8g"}})
     deployment.add_image("vanished", "ds01-test/vanished:1")
     try:
         deployment.start()

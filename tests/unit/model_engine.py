@@ -137,6 +137,8 @@ class Call:
     mark: Any = None
     result: Any = None
     error: Exception | None = None
+    #: Whether it asks for all that there is, as a grant does.
+    is_of_all: bool = True
 
     @property
     def is_awaited(self) -> bool:
@@ -156,16 +158,16 @@ class Client:
         self.mark: Callable[[], Any] = lambda: None
 
     async def __call__(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return await self._ask(method, *args)
+        return await self._ask(method, *args, is_of_all="filters" not in kwargs)
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await self._ask("in_thread", function, *args)
 
-    async def _ask(self, method: str, *args: Any) -> Any:
+    async def _ask(self, method: str, *args: Any, is_of_all: bool = True) -> Any:
         if self.engine.down and method != "in_thread":
             raise requests.exceptions.ConnectionError("refused")
         call = Call(self, method, args, asyncio.get_running_loop().create_future())
-        call.mark = self.mark()
+        call.mark, call.is_of_all = self.mark(), is_of_all
         self.engine.take(call)
         return await call.future
 
@@ -192,6 +194,7 @@ class Engine:
         self.on_create: Callable[[Call, str, dict[str, Any]], None] = lambda *_: None
         self.on_list: Callable[[Client], None] = lambda *_: None
         self.on_remove: Callable[[Client, Made], None] = lambda *_: None
+        self.on_fail: Callable[[Call], None] = lambda *_: None
         self._describe = info
         self._count = itertools.count(1)
 
@@ -223,6 +226,7 @@ class Engine:
         """Answer that something is wrong in here, and do not go on with it."""
         self._drop(call)
         if call.is_awaited:
+            self.on_fail(call)
             call.future.set_exception(api_error(500, "Something is wrong in here"))
 
     def restart(self) -> None:
@@ -279,7 +283,8 @@ class Engine:
         return function(*args)
 
     def _containers(self, call: Call) -> list[dict[str, Any]]:
-        self.on_list(call.client)
+        if call.is_of_all:
+            self.on_list(call.client)
         return [made.listed() for made in self.containers.values()]
 
     def _info(self, _call: Call) -> dict[str, Any]:

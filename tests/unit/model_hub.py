@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import logging
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
 
 ACCOUNT = Account("user", 2000, 2000, (), Path("/homes/user"), Path("/workspaces/user"), False)
 WORKSPACE = Directory(Path("/workspaces/user/project"), 0, 0)
+#: As many servers as a test makes: what is counted here is GPUs.
+_MOST = Limits(8, 8 * GIB, 8 * GIB, GIB, 100, servers=99)
 LIMITS = {
-    "ann": Limits(8, 8 * GIB, 8 * GIB, GIB, 100, gpu_equivalents=1.0, gpus_per_server=2),
-    "ben": Limits(8, 8 * GIB, 8 * GIB, GIB, 100, gpu_equivalents=0.75, gpus_per_server=2),
-    "cem": Limits(8, 8 * GIB, 8 * GIB, GIB, 100, gpu_equivalents=None, full_gpu=False),
-    "dia": Limits(8, 8 * GIB, 8 * GIB, GIB, 100, gpu_equivalents=None, gpus_per_server=4),
+    "ann": replace(_MOST, gpu_equivalents=1.0, gpus_per_server=2),
+    "ben": replace(_MOST, gpu_equivalents=0.75, gpus_per_server=2),
+    "cem": replace(_MOST, gpu_equivalents=None, full_gpu=False),
+    "dia": replace(_MOST, gpu_equivalents=None, gpus_per_server=4),
 }
 
 
@@ -188,6 +191,8 @@ class Hub:
         self.reading = Reading(world.machine.inventory())
         self.listed_at = 0
         self.listed: list[Made] = []
+        #: Whether one of those could not be asked what it has.
+        self.in_the_dark = False
         self.attempts: dict[tuple[str, str], Attempt] = {}
         snapshots = Snapshots(self.client, self._read, self.client.in_thread, hub_id)
         self.grants = Grants(self.client, snapshots, self.lock, self.store)

@@ -32,7 +32,7 @@ class World:
         self.clock, self.machine = Clock(), Machine()
         self.engine = Engine(self.machine.info)
         self.engine.on_create, self.engine.on_list = self._created, self._listed
-        self.engine.on_remove = self._removed
+        self.engine.on_remove, self.engine.on_fail = self._removed, self._failed
         #: Container id -> which of the notations it was made with.
         self.foreign: dict[str, int] = {}
         self.late: set[str] = set()
@@ -190,6 +190,13 @@ class World:
         if hub is not None:
             hub.listed_at = self.engine.last
             hub.listed = [replace(made) for made in self.engine.containers.values()]
+            hub.in_the_dark = False
+
+    def _failed(self, call: Call) -> None:
+        """Note that a Hub was not told what a container has, which then may have everything."""
+        hub = self._hub_of(call.client)
+        if hub is not None and call.method == "inspect_container":
+            hub.in_the_dark = True
 
     def _created(self, call: Call, name: str, body: dict[str, Any]) -> None:
         """Judge a grant at the moment when the engine begins to create."""
@@ -288,6 +295,8 @@ class World:
         """Return what would have done for a request, by what its Hub was told last."""
         hub, request = attempt.hub, attempt.request
         assert request is not None
+        if hub.in_the_dark:
+            return []
         user, limits = attempt.server.user.name, attempt.server.limits()
         inventory, used, taken = hub.reading.inventory, 0.0, set[str]()
         for made in hub.listed:

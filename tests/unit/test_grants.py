@@ -122,7 +122,7 @@ def ask(grants, engine, hub_id, user, size="full", limits=LIMITS):
 
     # It is under way as long as nobody says otherwise.
     grants.starts.add(None)
-    applicant = Applicant(user, limits, lambda: True)
+    applicant = Applicant(user, "", limits, 1.0, GIB, lambda: True)
     return grants.grant(parse_request(size), applicant, Pending(name, IMAGE), create)
 
 
