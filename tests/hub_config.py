@@ -12,6 +12,7 @@ c.JupyterHub.load_roles = [
         "services": ["tests"],
         "scopes": [
             "admin:users",
+            "admin:groups",
             "admin:servers",
             "admin:server_state",
             "tokens",

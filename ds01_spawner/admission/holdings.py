@@ -42,14 +42,15 @@ def holding_labels(cpus: float, memory_bytes: int, pids: int) -> dict[str, str]:
 
 
 def holdings(user: str, own: Iterable[Container]) -> tuple[Holding, ...]:
-    """Return what a user's servers hold.
+    """Return what a user's servers hold, in the order of their names.
 
     Parameters
     ----------
     own
         The Hub's containers, whose labels mean what they say.
     """
-    return tuple(_holding(c) for c in own if c.labels.get("ds01.user") == user)
+    theirs = (_holding(c) for c in own if c.labels.get("ds01.user") == user)
+    return tuple(sorted(theirs, key=lambda holding: holding.server))
 
 
 def gpus_in_use(held: Iterable[Holding]) -> Mapping[str, float]:
