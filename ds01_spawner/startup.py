@@ -27,7 +27,9 @@ from .gpus.devices import Inventory, State
 from .gpus.nvml import Nvml
 from .gpus.snapshot import DRIVER_HANGS, NVML_PATIENCE_S
 from .gpus.xid import XidWatch
+from .live import NeverRead
 from .lone_thread import LoneThread
+from .policy import LivePolicy
 from .settings import DS01Settings
 
 _LOG = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ def check(config: Config) -> None:
     ConfigurationError
         With one line for each contradiction.
     """
-    found = list(contradictions(config))
+    found = list(contradictions(config)) or unreadable(_settings(config).policy)
     if not found:
         found = _found_impossible(_settings(config))
     if found:
@@ -150,6 +152,21 @@ def contradictions(config: Config) -> Iterator[str]:
                     f"c.{section}.{trait} sets {key!r}, which decides about GPUs. Take it "
                     "out; use gpu_driver_capabilities for parts of NVIDIA's driver."
                 )
+
+
+def unreadable(policy: LivePolicy) -> list[str]:
+    """Return what is wrong with the policy, a line each, if there is none to begin with.
+
+    A Hub that runs keeps its last good one; one that starts has none, and would have to guess.
+    """
+    try:
+        current = policy.current()
+        policy.folders()
+    except NeverRead as error:
+        return str(error).splitlines()
+    for warning in current.warnings:
+        _LOG.warning("%s", warning)
+    return []
 
 
 def impossible(

@@ -190,3 +190,24 @@ def test_a_folder_that_is_not_there_stops_nobody(hub, shared):
 
     assert xena.execute(["ls", "/data"])[0] != 0
     assert "The shared folder imagenet is left out" in hub.log.read_text()
+
+
+# -- the sum over a user's servers ---------------------------------------------------------------
+
+
+def test_where_no_slice_holds_the_sum_it_is_counted_at_admission(own_hub):
+    own_hub.configure("c.DS01Spawner.aggregate_limits = 'admission'\n")
+    own_hub.write_policy({"defaults": {"aggregate": {"memory_max": "3g", "cpu_quota": "150%"}}})
+    own_hub.start()
+    alice = own_hub.user("alice")
+    alice.start("one", image="python", memory="2g", cpus=0.5)
+
+    assert refused(alice.ask("two", image="python", memory="1536m", cpus=0.5)) == (
+        "1.5 GiB of memory would be more than your servers may have together, 3 GiB. They have "
+        "now: one (2 GiB). Choose at most 1 GiB, or stop one of them."
+    )
+    assert refused(alice.ask("two", image="python", memory="1g", cpus=1.25)) == (
+        "1.25 CPUs would be more than your servers may have together, 1.5 CPUs. They have now: "
+        "one (0.5). Choose at most 1, or stop one of them."
+    )
+    alice.start("two", image="python", memory="1g", cpus=1)

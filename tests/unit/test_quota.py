@@ -1,11 +1,14 @@
 """How much GPU a user may have."""
 
+from dataclasses import replace
+
 import pytest
 
 from ds01_spawner.admission import quota
+from ds01_spawner.admission.holdings import Holding
 from ds01_spawner.gpus.devices import Device
 from ds01_spawner.gpus.request import parse_request
-from ds01_spawner.policy import GIB, Limits
+from ds01_spawner.policy import GIB, Aggregate, Limits
 
 GPU = Device("GPU-1", "0", "A100-SXM4-80GB", 80 * GIB, 7, 1.0)
 HALF = Device("MIG-1", "1:0", "A100-SXM4-80GB", 40 * GIB, 3, 3 / 7, "3g.40gb", "GPU-2")
@@ -119,3 +122,49 @@ def test_a_profile_with_extras_that_no_device_has_is_not_called_too_large():
 
 def test_too_few_devices_are_no_matter_of_the_limit():
     assert quota.refusal(parse_request("full"), [], limits(), {}) == ""
+
+
+# -- servers, and the sum over them --------------------------------------------------------------
+
+ONE = Holding("", gpus=1.0, cpus=2, memory_bytes=4 * GIB, pids=100)
+TWO = Holding("thesis", cpus=1, memory_bytes=2 * GIB, pids=100)
+
+
+def test_as_many_servers_as_the_limit_says_and_no_more():
+    assert quota.too_many(limits(servers=3), [ONE, TWO], "new") == ""
+    assert quota.too_many(limits(servers=2), [ONE, TWO], "new") == (
+        "You have 2 of at most 2 servers: default, thesis. Stop one of them to start another."
+    )
+
+
+def test_a_server_that_starts_again_or_has_ended_does_not_count():
+    ended = replace(TWO, ended=True)
+
+    assert quota.too_many(limits(servers=1), [ONE], "") == ""
+    assert quota.too_many(limits(servers=1), [ended], "new") == ""
+    assert quota.too_many(limits(servers=1), [ONE, ended], "new")
+
+
+def test_without_a_limit_on_the_sum_all_of_the_servers_own_limits_are_left():
+    assert quota.left(limits(), [ONE, TWO], "new") == limits()
+    assert quota.beyond_the_sum(4, GIB, limits(), [ONE, TWO], "new") == ""
+
+
+@pytest.mark.parametrize(
+    ("most", "left", "words"),
+    [
+        (Aggregate(memory_bytes=6 * GIB + GIB // 2), {"memory_bytes": GIB // 2}, "at most 512 MiB"),
+        (Aggregate(memory_bytes=6 * GIB), {"memory_bytes": 0}, "Stop one of them first"),
+        (Aggregate(memory_bytes=5 * GIB), {"memory_bytes": 0}, "thesis (2 GiB)"),
+        (Aggregate(cpus=5), {"cpus": 2}, "Choose at most 2"),
+        (Aggregate(cpus=2.5), {"cpus": 0}, "default (2), thesis (1)"),
+        (Aggregate(tasks=250), {"pids": 50}, "together, 250 processes"),
+    ],
+)
+def test_what_the_others_have_is_taken_from_the_sum(most, left, words):
+    mine = limits(aggregate=most)
+    found = quota.left(mine, [ONE, TWO], "new")
+
+    assert {name: getattr(found, name) for name in left} == left
+    assert words in quota.beyond_the_sum(4, GIB, mine, [ONE, TWO], "new")
+    assert found.memory_swap_bytes >= found.memory_bytes >= found.shm_bytes
