@@ -26,7 +26,10 @@ from .accounts import Account
 from .admission import forecast
 from .admission.grants import Grants
 from .admission.leftovers import Servers
+from .cgroups.limits import SliceError, SliceLimits
 from .cgroups.memory import oom_kills
+from .cgroups.slices import choose_slices
+from .cgroups.user_slices import UserSlices
 from .choices import gpu_choices, image_choices, standing
 from .errors import Refused
 from .form import render_form
@@ -68,6 +71,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
     _launch_slots: LaunchSlots | None = None
     _pulls: Pulls | None = None
     _grants: Grants | None = None
+    _slices: UserSlices | None = None
     _start: Start | None = None
     _pid = 0
 
@@ -113,6 +117,19 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             cls._grants = self.make_grants(docker_call, partial(_servers, self.user.db))
         return cls._grants
 
+    async def slices(self) -> UserSlices | None:
+        """Return what holds the sum of each user's servers; None where that is counted instead.
+
+        Raises
+        ------
+        SliceError
+            If this engine's containers cannot be put under slices of ours.
+        """
+        cls = DS01Spawner
+        if cls._slices is None and self.aggregate_limits == "slices":
+            cls._slices = UserSlices(choose_slices(await self.docker("info")))
+        return cls._slices
+
     @property
     def launch_slots(self) -> LaunchSlots:
         """Room for a few servers to come up at once, shared by all users."""
@@ -145,6 +162,10 @@ class DS01Spawner(DS01Settings, DockerSpawner):
     def limits(self) -> Limits:
         """Return what this user may have now, cut to what the machine can give a server."""
         return self.share().resolved.limits.within(this_machine())
+
+    def slice_limits(self) -> SliceLimits:
+        """Return what all of this user's servers together may use."""
+        return SliceLimits(**vars(self.limits().aggregate))
 
     def folders(self) -> tuple[Folder, ...]:
         """Return the shared folders that this start was asked for: by default all of the user's."""
@@ -313,9 +334,26 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             return 0
         self.object_id = found["Id"]
         if found["State"]["Running"]:
+            await self._follow_policy()
             return None
         await self._bury(found, stopped_by=None)
         return int(found["State"]["ExitCode"])
+
+    async def _follow_policy(self) -> None:
+        """Give the user's slice the limits of now, while their servers run."""
+        try:
+            if slices := await self.slices():
+                await slices.follow(self.user.name, self.slice_limits())
+        except (SliceError, Refused, *engine.UNREACHABLE) as error:
+            self.log.warning("The slice of %s keeps its limits: %s", self.user.name, error)
+
+    async def leave_slice(self) -> None:
+        """Remove the user's slice unless another server is under it."""
+        try:
+            if slices := await self.slices():
+                await slices.leave(self.user.name)
+        except (SliceError, *engine.UNREACHABLE) as error:
+            self.log.warning("The slice of %s stays: %s", self.user.name, error)
 
     async def _finish_undoing(self) -> None:
         """Wait for the end of a failed start's removal, however that ends."""
@@ -360,6 +398,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         finally:
             await engine.remove(self.docker, inspected["Id"])
         self.object_id, self._pid = "", 0
+        await self.leave_slice()
 
     async def _note_gone(self) -> None:
         """Remember a server whose container somebody else removed."""

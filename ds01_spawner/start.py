@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import docker.errors
@@ -22,6 +23,9 @@ from . import (
 from .accounts import Account
 from .admission.grants import Applicant
 from .admission.lock import Pending
+from .cgroups.hierarchies import slice_of
+from .cgroups.limits import SliceError
+from .cgroups.slices import slice_name
 from .columns import printable
 from .errors import Refused
 from .gpus import verification
@@ -64,6 +68,7 @@ class Start:
         self._spawner = spawner
         self._docker = spawner.docker
         self._creating: asyncio.Task[str] | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._new_in: Workspaces | None = None
 
     async def run(self) -> tuple[str, int]:
@@ -251,12 +256,14 @@ class Start:
     async def _create(self, image: containers.Image, account: Account, workspace: Directory) -> str:
         """Create the container, with the GPUs that are asked for; return its id."""
         grants, request = self._spawner.grants, self._spawner.options.gpus
+        parent = await self._cgroup_parent()
 
         async def make(backend: Backend, devices: tuple[Device, ...]) -> str:
             self._devices = devices
             plan = server_plan(
                 self._spawner, image, account, workspace, self._folders, devices, self._nonce
             )
+            plan = replace(plan, cgroup_parent=parent)
             body = backend.apply(containers.create_arguments(plan), devices)
             try:
                 return await engine.create(self._docker, plan.name, body, self._nonce)
@@ -272,6 +279,14 @@ class Start:
         self.log.say(62, reason)
         return made
 
+    async def _cgroup_parent(self) -> str:
+        """Return the name of the user's slice as the engine wants it; empty where there is none."""
+        try:
+            slices = await self._spawner.slices()
+        except SliceError as error:
+            raise self._not_limited(error) from error
+        return slices.parent(self._spawner.user.name) if slices else ""
+
     def _applicant(self) -> Applicant:
         """Say who asks for what, with the limits of now."""
         spawner = self._spawner
@@ -285,10 +300,43 @@ class Start:
         )
 
     async def _start_container(self) -> None:
+        # A task of its own: the slice must be kept until the engine has answered.
+        self._starting = asyncio.ensure_future(self._start_in_slice())
+        await asyncio.shield(self._starting)
+
+    async def _start_in_slice(self) -> None:
+        spawner = self._spawner
         try:
-            await self._docker("start", self._spawner.object_id)
+            slices = await spawner.slices()
+            if slices is None:
+                await self._docker("start", spawner.object_id)
+                return
+            async with slices.ready(spawner.user.name, spawner.slice_limits()):
+                await self._docker("start", spawner.object_id)
+        except SliceError as error:
+            raise self._not_limited(error) from error
         except docker.errors.APIError as error:
             raise self._not_possible(error) from error
+
+    async def _check_slice(self, pid: int) -> None:
+        """Check that the server is under its user's slice, whatever the engine made of the name."""
+        spawner = self._spawner
+        if await spawner.slices() is None:
+            return
+        found = await spawner.in_thread(slice_of, pid)
+        if found != slice_name(spawner.user.name):
+            await self._running()
+            raise self._not_limited(f"its processes are under {found or 'no slice of ours'}")
+
+    def _not_limited(self, why: object) -> Refused:
+        spawner = self._spawner
+        spawner.log.error("Nothing limits all servers of %s: %s", spawner.user.name, why)
+        return Refused(
+            "The limits over all of your servers cannot be set at the moment, so nothing is "
+            "started. Please tell an admin; the Hub's log has the reason.",
+            reason="slice",
+            status_code=503,
+        )
 
     def _not_possible(self, error: docker.errors.APIError) -> Exception:
         """Return what the user is told when the engine answered that it cannot do it."""
@@ -324,6 +372,7 @@ class Start:
         """Check that the container has what was meant, and return its address."""
         found = await self._running()
         pid, image_home = int(found["State"]["Pid"]), containers.home_in_container(account)
+        await self._check_slice(pid)
         await self._check_volumes(image, image_home, pid)
         places = ((workspace, containers.WORKSPACE), (home, image_home))
         for directory, target in places:
@@ -466,9 +515,13 @@ class Start:
         if self._creating is None:
             return
         (made,) = await asyncio.gather(self._creating, return_exceptions=True)
+        if self._starting is not None:
+            # Its failure, if any, is why this start is undone, or of no interest after a cancel.
+            await asyncio.gather(self._starting, return_exceptions=True)
         if isinstance(made, str):
             await self._log_last_words(made)
             await engine.remove(self._docker, made)
+            await self._spawner.leave_slice()
         self._spawner.object_id = ""
 
     async def _log_last_words(self, container: str) -> None:

@@ -7,7 +7,7 @@ import copy
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from datetime import datetime
@@ -18,6 +18,9 @@ import docker
 from docker.utils import kwargs_from_env
 from traitlets.config import Config, LazyConfigValue
 
+from .cgroups.limits import SliceError
+from .cgroups.slices import choose_slices
+from .cgroups.user_slices import UserSlices
 from .engine import Caller
 from .gpus import toolkit
 from .gpus.attachment import AttachmentError, choose_backend
@@ -90,9 +93,8 @@ def recover(config: Config) -> None:
     if not _is_the_only_one(Path(_settings(config).data_dir) / "hub.lock"):
         _LOG.info("A Hub runs on this directory already; nothing is put in order")
         return
-    # The Hub's own loop runs already, and waits for its configuration.
     with ThreadPoolExecutor(4, thread_name_prefix="recover") as executor:
-        executor.submit(asyncio.run, _recover(config, executor)).result()
+        _run(_recover(config, executor))
 
 
 def _is_the_only_one(lock: Path) -> bool:
@@ -208,16 +210,48 @@ def impossible(
 def _found_impossible(settings: DS01Settings) -> list[str]:
     client = docker.APIClient(version="auto", **kwargs_from_env())
     try:
-        return list(
-            impossible(
-                client.info(),
+        info = client.info()
+        return [
+            *impossible(
+                info,
                 _inventory(),
                 oci_runtime=settings.oci_runtime,
                 gpu_backend=settings.gpu_backend,
-            )
-        )
+            ),
+            *no_slices(settings, info),
+        ]
     finally:
         client.close()
+
+
+def no_slices(settings: DS01Settings, info: Mapping[str, Any]) -> Iterator[str]:
+    """Give why no slices can be made here, if they are what holds the users' sums.
+
+    Parameters
+    ----------
+    info
+        The engine's answer to ``GET /info``.
+    """
+    if settings.aggregate_limits != "slices":
+        _LOG.warning("The sum of a user's servers is counted when they start; no cgroup holds it")
+        return
+    try:
+        slices = UserSlices(choose_slices(info))
+        _run(slices.check())
+        _run(slices.sweep())
+    except SliceError as error:
+        yield (
+            f"No cgroup can be made around a user's servers: {error} Or let their limits be "
+            "counted instead: c.DS01Spawner.aggregate_limits = 'admission'."
+        )
+        return
+    _LOG.info("The sum of a user's servers is held by a cgroup of theirs")
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end, in a thread: the Hub's own loop waits for its configuration."""
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(asyncio.run, work).result()
 
 
 def _inventory() -> Inventory:
