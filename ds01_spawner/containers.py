@@ -116,6 +116,9 @@ class Plan:
         Docker network.
     log_bytes
         Largest size of one of the two log files.
+    cgroup_parent
+        The cgroup above the container's own, as the engine's cgroup driver wants it; empty leaves
+        it to the engine.
     """
 
     name: str
@@ -133,6 +136,7 @@ class Plan:
     network: str
     hardening: Hardening
     log_bytes: int
+    cgroup_parent: str = ""
 
 
 def _cleaned(place: str) -> str:
@@ -212,6 +216,7 @@ def create_arguments(plan: Plan) -> dict[str, Any]:
 def _host_config(plan: Plan) -> dict[str, Any]:
     hardening = plan.hardening
     return {
+        "CgroupParent": plan.cgroup_parent,
         "Memory": plan.memory_bytes,
         "MemorySwap": plan.memory_swap_bytes,
         "NanoCpus": round(plan.cpus * 1e9),

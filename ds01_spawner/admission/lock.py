@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import logging
 import os
@@ -13,11 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import Refused
+from ..file_lock import hold_file
 
 _LOG = logging.getLogger(__name__)
-
-#: How often a lock that another Hub holds is tried again, in seconds.
-_RETRY_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -105,21 +102,5 @@ class GrantLock:
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[HeldLock]:
         """Wait for the lock and hold it."""
-        async with self._line:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            file = os.open(self._path, flags, 0o600)
-            try:
-                while not _try(file):
-                    await asyncio.sleep(_RETRY_S)
-                yield HeldLock(file)
-            finally:
-                os.close(file)
-
-
-def _try(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        async with self._line, hold_file(self._path) as file:
+            yield HeldLock(file)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-CGROUP_ROOT = Path("/sys/fs/cgroup")
-PROC = Path("/proc")
+from .hierarchies import CGROUP_ROOT, PROC, cgroups_of, hierarchies
+from .usage import oom_kills_v1, oom_kills_v2
 
 
 def oom_kills(pid: int, *, proc: Path = PROC, root: Path = CGROUP_ROOT) -> int | None:
@@ -26,29 +26,10 @@ def oom_kills(pid: int, *, proc: Path = PROC, root: Path = CGROUP_ROOT) -> int |
         None when the process is gone or the kernel does not say.
     """
     try:
-        lines = (proc / str(pid) / "cgroup").read_text().splitlines()
-        return _read_counter(_counter_file(lines, root))
-    except (OSError, ValueError):
+        cgroups = cgroups_of(pid, proc)
+        # v1 first, as hybrid machines have an empty v2 beside it.
+        if "memory" in cgroups:
+            return oom_kills_v1(hierarchies(root)["memory"] / cgroups["memory"].lstrip("/"))
+        return oom_kills_v2(root / cgroups[""].lstrip("/"))
+    except (OSError, ValueError, KeyError):
         return None
-
-
-def _counter_file(lines: list[str], root: Path) -> Path:
-    """Find the file with ``oom_kill``; v1 first, as hybrid machines have an empty v2 beside it."""
-    unified: Path | None = None
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            return root / "memory" / path.lstrip("/") / "memory.oom_control"
-        if controllers == "":
-            unified = root / path.lstrip("/") / "memory.events"
-    if unified is None:
-        raise ValueError("no memory cgroup")
-    return unified
-
-
-def _read_counter(file: Path) -> int:
-    for line in file.read_text().splitlines():
-        key, _, value = line.partition(" ")
-        if key == "oom_kill":
-            return int(value)
-    raise ValueError(f"no oom_kill in {file}")

@@ -60,6 +60,7 @@ def body():
             network="ds01",
             hardening=Hardening(),
             log_bytes=1000,
+            cgroup_parent="/ds01.slice/ds01-alice.slice",
         )
     )
 
@@ -75,6 +76,10 @@ def test_limits_stand_at_creation(body):
     assert host["PidsLimit"] == 100
     assert host["ShmSize"] == GIB
     assert host["LogConfig"]["Config"]["max-size"] == "1000"
+
+
+def test_the_container_is_put_under_the_users_slice(body):
+    assert body["HostConfig"]["CgroupParent"] == "/ds01.slice/ds01-alice.slice"
 
 
 def test_an_ordinary_user_without_capabilities_in_a_named_runtime(body):

@@ -23,8 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ds01_spawner import engine
-from ds01_spawner.admission import lock
+from ds01_spawner import engine, file_lock
 from ds01_spawner.gpus import snapshot
 from ds01_spawner.gpus.request import parse_request
 
@@ -188,7 +187,7 @@ def _locate_in(world: World) -> None:
 def in_the_model(monkeypatch):
     """Let the model decide what processes are, and keep the logs of thousands of starts away."""
     monkeypatch.setattr(snapshot, "locate", snapshot.locate)
-    monkeypatch.setattr(lock, "_RETRY_S", 1.0)
+    monkeypatch.setattr(file_lock, "_RETRY_S", 1.0)
     monkeypatch.delenv("DS01_PRETEND_GPUS", raising=False)
     logging.disable(logging.CRITICAL)
     yield
