@@ -43,16 +43,15 @@ class UserSlices:
         #: What this process has last set, by name, until the slice is gone.
         self._last: dict[str, SliceLimits] = {}
 
+    def parent(self, user: str) -> str:
+        """Return what Docker is given as ``HostConfig.CgroupParent`` at a container's creation."""
+        return self._slices.parent(slice_name(user))
+
     @asynccontextmanager
-    async def ready(self, user: str, limits: SliceLimits) -> AsyncIterator[str]:
-        """Give a slice with these limits, and keep it while a container is started under it.
+    async def ready(self, user: str, limits: SliceLimits) -> AsyncIterator[None]:
+        """Make the slice with these limits, and keep it while a container is started under it.
 
         Do not leave it before the engine has answered, also when cancelled.
-
-        Returns
-        -------
-        str
-            What Docker is given as ``HostConfig.CgroupParent``.
 
         Raises
         ------
@@ -62,7 +61,7 @@ class UserSlices:
         name = slice_name(user)
         async with self._lock(name):
             await self._set(name, limits)
-            yield self._slices.parent(name)
+            yield
             await _finished(self._verify, name, limits)
 
     async def follow(self, user: str, limits: SliceLimits) -> None:

@@ -100,6 +100,12 @@ class Server:
     def limits(self) -> Limits:
         return LIMITS[self.user.name]
 
+    async def slices(self) -> None:
+        return None
+
+    async def leave_slice(self) -> None:
+        return None
+
     def hardening(self) -> Hardening:
         return Hardening()
 
