@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,7 @@ def render_form(
     project: str,
     gpus: GpuChoices | None = None,
     refusal: str = "",
+    missing_folders: Container[str] = (),
     ending: Ending | None = None,
     viewer: str | None = None,
 ) -> str:
@@ -112,6 +113,8 @@ def render_form(
         GPUs to choose from; none by default.
     refusal
         Why the user may have no more servers at present; empty if they may.
+    missing_folders
+        Names of shared folders that are not there at the moment.
     ending
         How the project's server ended the last time.
     viewer
@@ -127,6 +130,7 @@ def render_form(
         images=images,
         limits=limits,
         folders=choices.folders,
+        missing_folders=missing_folders,
         refusal=refusal,
         project=project,
         ending=seen_by(viewer, ending) if ending and viewer else ending,

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from .policy import Folder
 from .workspaces import Directory
-
-_LOG = logging.getLogger(__name__)
 
 #: Seconds that a folder's disk may take to answer: one that hangs stops nobody's start.
 _PATIENCE_S = 5.0
@@ -27,25 +24,28 @@ class SharedFolder:
     gid: int
 
 
-async def found(folders: Iterable[Folder]) -> tuple[SharedFolder, ...]:
-    """Return the folders that are there; the log says what is wrong with the others."""
-    looks = [(folder, asyncio.ensure_future(_look_in_time(folder))) for folder in folders]
-    here = []
-    for folder, look in looks:
-        try:
-            here.append(await look)
-        except OSError as error:
-            _LOG.warning("The shared folder %s is left out: %s", folder.name, error)
-    return tuple(here)
+@dataclass(frozen=True)
+class Found:
+    """The folders that are there, and what is wrong with each of the others, by its name."""
+
+    here: tuple[SharedFolder, ...]
+    missing: Mapping[str, str]
 
 
-async def problems(folders: Iterable[Folder]) -> tuple[str, ...]:
-    """Say, for an admin, what is wrong with those folders that cannot be shared."""
+async def look(folders: Iterable[Folder]) -> Found:
+    """Look which of these folders are there."""
+    folders = tuple(folders)
     looks = await asyncio.gather(*map(_look_in_time, folders), return_exceptions=True)
-    return tuple(
-        f"Shared folder {folder.name}: {look}"
-        for folder, look in zip(folders, looks, strict=True)
-        if isinstance(look, BaseException)
+    for failed in looks:
+        if isinstance(failed, BaseException) and not isinstance(failed, OSError):
+            raise failed
+    return Found(
+        here=tuple(found for found in looks if isinstance(found, SharedFolder)),
+        missing={
+            folder.name: str(error)
+            for folder, error in zip(folders, looks, strict=True)
+            if isinstance(error, OSError)
+        },
     )
 
 

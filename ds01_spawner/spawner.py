@@ -21,7 +21,7 @@ from jupyterhub.utils import url_path_join
 from sqlalchemy.orm import Session
 from traitlets import Bunch, default, validate
 
-from . import endings, engine, hub_rows
+from . import endings, engine, hub_rows, shared_folders
 from .accounts import Account
 from .admission import forecast
 from .admission.grants import Grants
@@ -210,10 +210,11 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             # Why it was refused stands above the form.
             (spawner, previous), ending = submitted, None
         choices, name = spawner.choices(), spawner.user.name
-        images, gpus, (left, refusal) = await asyncio.gather(
+        images, gpus, (left, refusal), folders = await asyncio.gather(
             image_choices(self.docker, self.catalogue),
             gpu_choices(spawner.grants, name, choices.limits),
             standing(spawner.grants, name, spawner.name, choices.limits),
+            shared_folders.look(choices.folders),
         )
         return render_form(
             images,
@@ -222,6 +223,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             project=spawner.project,
             gpus=gpus,
             refusal=refusal,
+            missing_folders=folders.missing,
             ending=ending,
             viewer=viewer,
         )

@@ -146,7 +146,7 @@ class Start:
         await self._check_runtime()
         await spawner.grants.check(self._applicant())
         say(10, f"Preparing the image {spawner.options.image} …")
-        self._folders = await shared_folders.found(spawner.folders())
+        self._folders = await self._look_for_folders()
         image = await self._prepare_image()
         account = await spawner.in_thread(spawner.account)
         image_home = containers.home_in_container(account)
@@ -216,6 +216,13 @@ class Start:
                 reason="runtime",
                 status_code=503,
             ) from None
+
+    async def _look_for_folders(self) -> tuple[SharedFolder, ...]:
+        """Return the shared folders that are there: one that is not keeps nobody from starting."""
+        found = await shared_folders.look(self._spawner.folders())
+        for name, problem in found.missing.items():
+            self._spawner.log.warning("The shared folder %s is left out: %s", name, problem)
+        return found.here
 
     async def _prepare_image(self) -> containers.Image:
         spawner = self._spawner

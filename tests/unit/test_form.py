@@ -13,7 +13,7 @@ from ds01_spawner.endings import Cause, Ending
 from ds01_spawner.form import GpuChoices, ImageChoice, render_form
 from ds01_spawner.images.catalogue import Catalogue, CatalogueImage
 from ds01_spawner.options import Choices, parse_options, read_form
-from ds01_spawner.policy import GIB, Limits
+from ds01_spawner.policy import GIB, Folder, Limits
 
 from .pages import Page
 
@@ -236,3 +236,19 @@ def test_without_a_gpu_the_form_says_why(choices):
     assert "The GPUs are out." in page.text
     assert not page.named("gpu")
     assert "no GPU on this server" in form(choices).text
+
+
+def test_shared_folders_are_listed_and_one_that_is_missing_is_said_to_be(choices):
+    folders = (
+        Folder(name="imagenet", path="/srv/imagenet", mode="ro", groups=("*",)),
+        Folder(name="team", path="/srv/team", mode="rw", groups=("staff",)),
+    )
+    page = form(replace(choices, folders=folders), missing_folders={"team"})
+
+    assert "/data/imagenet to read /shared/team to read and write, not available" in page.text
+
+
+def test_somebody_with_all_the_servers_that_they_may_have_is_told_first(choices):
+    page = form(choices, refusal="You have 3 of at most 3 servers.")
+
+    assert page.text.index("You have 3 of at most 3") < page.text.index("Image")
