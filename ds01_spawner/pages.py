@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,6 +14,7 @@ from jupyterhub.user import User
 
 from . import pretend
 from .endings import Ending
+from .live import NeverRead
 from .names import DEFAULT_PROJECT, project_of, server_of
 from .policy import format_bytes
 
@@ -107,6 +109,18 @@ class PageInfo:
     def gpus_are_pretended(self) -> bool:
         """Whether the GPUs are only there for a demonstration."""
         return pretend.directory() is not None
+
+    @property
+    def policy_problems(self) -> tuple[str, ...]:
+        """Why the policy's files are not in force as they are, a line each; for admins only."""
+        if self.viewer is None or not self.viewer.admin:
+            return ()
+        policy = self.viewer.spawner.policy
+        with suppress(NeverRead):
+            policy.current()
+            policy.folders()
+        problems: tuple[str, ...] = policy.problems
+        return problems
 
     def project(self, server_name: str) -> str:
         """Return the project that a server works on."""

@@ -207,7 +207,6 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             spawner, previous = self, self.orm_spawner.user_options or {}
             ending = await self.in_thread(self.store.last_ending, self.user.name, self.project)
         else:
-            # Why it was refused stands above the form.
             (spawner, previous), ending = submitted, None
         choices, name = spawner.choices(), spawner.user.name
         images, gpus, (left, refusal), folders = await asyncio.gather(
@@ -222,7 +221,8 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             previous,
             project=spawner.project,
             gpus=gpus,
-            refusal=refusal,
+            # Why it was refused just now stands above the form already.
+            refusal="" if submitted else refusal,
             missing_folders=folders.missing,
             ending=ending,
             viewer=viewer,
