@@ -101,7 +101,7 @@ for part in "${parts[@]}"; do
         timed "style and types" style
         timed "unit tests" pytest tests/unit -m "not long" "$@"
         ;;
-    docker) timed "docker tests" pytest tests/docker -m "not long" "$@" ;;
+    docker) timed "docker tests" pytest tests/docker tests/slices -m "not long" "$@" ;;
     gpu)
         timed "images and runtime to lend" build_to_lend
         timed "gpu tests" pytest_in_namespace tests/gpu -m "not long" "$@"
