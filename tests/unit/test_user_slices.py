@@ -95,9 +95,9 @@ async def is_waiting(task):
 
 
 async def test_the_limits_stand_while_a_container_is_started(slices, kernel):
-    async with slices.ready("alice", LIMITS) as parent:
+    async with slices.ready("alice", LIMITS):
         assert kernel.there == {ALICE: LIMITS}
-        assert parent == f"parent of {ALICE}"
+    assert slices.parent("alice") == f"parent of {ALICE}"
 
 
 async def test_limits_that_are_not_in_force_afterwards_are_an_error(slices, kernel):
