@@ -265,6 +265,16 @@ stop_hub() {
     exit 0
 }
 
+# The lab edits its copy, which is never written again.
+place_policy() {
+    [[ ! -e "$DATA/policy" ]] || return 0
+    step "Putting an example of a policy into $DATA/policy, for you to change"
+    # Whole or not at all: a Hub that finds half of it refuses to start.
+    rm -rf "$DATA/policy.new"
+    cp -R "$REPO/packaging/policy" "$DATA/policy.new"
+    mv "$DATA/policy.new" "$DATA/policy"
+}
+
 # A directory that stands for a machine with GPUs, for the Hub alone.
 make_pretended_gpus() {
     # Whoever has not asked for it here must not get it from a forgotten variable.
@@ -335,6 +345,7 @@ main() {
     check_ports
     "$VENV/bin/python" "$REPO/scripts/make_secrets.py" "$DATA/secrets"
     ds01 network setup
+    place_policy
     make_pretended_gpus
     step "Starting the Hub"
     start_hub
