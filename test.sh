@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Sets up what the tests need, and runs them.
 #
-#   ./test.sh              everything that belongs to a change: unit, docker, gpu, browser
+#   ./test.sh              everything that belongs to a change: unit, docker, vm, gpu, browser
 #   ./test.sh unit         style, types, and what needs no engine
 #   ./test.sh docker       with a real engine
+#   ./test.sh vm           in a virtual machine with systemd, cgroup v2 and an engine that uses both
 #   ./test.sh gpu          with an engine of its own and what stands in for GPUs
 #   ./test.sh browser      in Chromium
 #   ./test.sh long         soaks, beside all of the above
@@ -17,10 +18,10 @@ cd "$REPO"
 part="${1:-all}"
 [[ $# -eq 0 ]] || shift
 case "$part" in
-all) parts=(unit docker gpu browser) ;;
-long) parts=(unit docker gpu browser long) ;;
-unit | docker | gpu | browser) parts=("$part") ;;
-*) die "There is no part '$part': unit, docker, gpu, browser, long, or nothing for all but long." ;;
+all) parts=(unit docker vm gpu browser) ;;
+long) parts=(unit docker vm gpu browser long) ;;
+unit | docker | vm | gpu | browser) parts=("$part") ;;
+*) die "There is no part '$part': unit, docker, vm, gpu, browser, long, or nothing for all but long." ;;
 esac
 
 needs() { [[ " ${parts[*]} " == *" $1 "* ]]; }
@@ -29,6 +30,11 @@ needs() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 missing_test_packages() {
     have git || printf 'git\tthe tests set a git identity\n'
     missing_compiler
+    if needs vm; then
+        have qemu-system-x86_64 || printf 'qemu-system-x86\truns the virtual machine\n'
+        have mmdebstrap || printf 'mmdebstrap\tmakes the virtual machine from packages\n'
+        have mkfs.ext4 || printf 'e2fsprogs\tmakes the disk of the virtual machine\n'
+    fi
     if needs gpu; then
         have ip || printf 'iproute2\ta network for the tests alone\n'
     fi
@@ -74,6 +80,8 @@ timed() {
 
 pytest() { "$VENV/bin/python" -m pytest --durations=10 "$@"; }
 
+pytest_in_vm() { "$VENV/bin/python" -m tests.vm --durations=10 "$@"; }
+
 # The engine of these tests borrows what the machine's own has built.
 build_to_lend() {
     "$VENV/bin/ds01" images build
@@ -89,7 +97,8 @@ style() {
     "$VENV/bin/ruff" check .
     "$VENV/bin/ruff" format --check .
     "$VENV/bin/mypy"
-    "$VENV/bin/shellcheck" --external-sources run.sh test.sh .ci/run scripts/*.sh
+    "$VENV/bin/shellcheck" --external-sources run.sh test.sh .ci/run scripts/*.sh \
+        tests/vm/run.sh tests/vm/root/usr/local/sbin/*
 }
 
 trap 'printf "\nWhere the time went:\n"; printf "%s\n" "${times[@]}"' EXIT
@@ -102,6 +111,7 @@ for part in "${parts[@]}"; do
         timed "unit tests" pytest tests/unit -m "not long" "$@"
         ;;
     docker) timed "docker tests" pytest tests/docker tests/slices -m "not long" "$@" ;;
+    vm) timed "tests in a virtual machine" pytest_in_vm tests/vm tests/slices -m "not long" "$@" ;;
     gpu)
         timed "images and runtime to lend" build_to_lend
         timed "gpu tests" pytest_in_namespace tests/gpu -m "not long" "$@"
@@ -110,6 +120,7 @@ for part in "${parts[@]}"; do
     long)
         timed "long tests" pytest tests --ignore tests/gpu -m long "$@"
         timed "long gpu tests" pytest_in_namespace tests/gpu -m long "$@"
+        timed "long tests in a virtual machine" pytest_in_vm tests/slices -m long "$@"
         ;;
     esac
 done

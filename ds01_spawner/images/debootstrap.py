@@ -17,7 +17,7 @@ SUITE = "bookworm"
 PACKAGES = ("ca-certificates",)
 #: Debian 12's public keys: 4D64FEC119C2029067D6E791F8D2585B8783D481 (its release) and
 #: B8B80B5B623EAB6AD8775C45B7C5D7D6350947F8 (its archive). Ubuntu has none that are this new.
-_KEYRING = Path(__file__).with_name("bookworm.gpg")
+KEYRING = Path(__file__).with_name("bookworm.gpg")
 _DEBIAN = "http://ftp.debian.org/debian"
 _DEBIAN_SECURITY = "http://security.debian.org/debian-security"
 #: Left out of the image: downloads, indexes that age, and what is this machine's own.
@@ -70,7 +70,7 @@ def _debootstrap_command(root: Path) -> list[str]:
     return [
         *("unshare", "--mount", "--propagation", "private"),
         *("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
-        *(f"--keyring={_KEYRING}", "--force-check-gpg"),
+        *(f"--keyring={KEYRING}", "--force-check-gpg"),
         *(SUITE, str(root), mirrors()[0]),
     ]
 
