@@ -21,6 +21,7 @@ ip = os.environ.get("DS01_IP", "127.0.0.1")
 port = int(os.environ.get("DS01_PORT", "8000"))
 hub_port = int(os.environ.get("DS01_HUB_PORT", "8081"))
 proxy_api_port = int(os.environ.get("DS01_PROXY_API_PORT", "8001"))
+portal_port = int(os.environ.get("DS01_PORTAL_PORT", "8082"))  # 0: no portal
 
 # -- The Hub ---------------------------------------------------------------------------------
 c.JupyterHub.bind_url = f"http://{ip}:{port}"
@@ -65,7 +66,7 @@ c.ConfigurableHTTPProxy.auth_token = (secrets / "proxy-token").read_text().strip
 c.ConfigurableHTTPProxy.pid_file = str(data / "proxy.pid")
 
 # -- The servers' network --------------------------------------------------------------------
-# Servers reach the Hub at the bridge's own address and nothing else on this machine.
+# Servers reach the Hub and the portal at the bridge's own address and nothing else on this machine.
 servers = network.find(docker.from_env().api, os.environ.get("DS01_NETWORK", "ds01"))
 c.JupyterHub.hub_ip = servers.gateway
 c.JupyterHub.hub_port = hub_port
@@ -83,11 +84,39 @@ c.DS01Spawner.http_timeout = 120
 # Who may have what; run.sh puts an example there.
 c.DS01Spawner.policy_file = str(data / "policy/resource-limits.yaml")
 
+# -- The portal ------------------------------------------------------------------------------
+# A process of its own, which run.sh starts and which reads this file too. A server's own token may
+# ask it for what its owner may have; the rest is what JupyterHub gives that token by itself.
+c.DS01Spawner.portal_port = portal_port
+c.DS01Spawner.server_token_scopes = [
+    "users:activity!user",
+    "access:servers!server",
+    "access:services!service=ds01",
+]
+
 # -- The site's own settings -----------------------------------------------------------------
 if (data / "site_config.py").exists():
     load_subconfig(str(data / "site_config.py"))  # noqa: F821  (provided by JupyterHub)
 
+# Added to the site's own.
+if portal_port:
+    c.JupyterHub.services.append(
+        {
+            "name": "ds01",
+            "url": f"http://127.0.0.1:{portal_port}",
+            "api_token": (secrets / "portal-token").read_text().strip(),
+            "oauth_no_confirm": True,
+            # Whoever may list all users, as admins may, is one in the portal, too; nobody else can
+            # give a log-in this.
+            "oauth_client_allowed_scopes": ["list:users"],
+            # Seconds for which the Hub waits for it when it starts.
+            "timeout": 5,
+        }
+    )
+    c.JupyterHub.load_roles.append(
+        {"name": "ds01", "services": ["ds01"], "scopes": ["read:users:name", "read:users:groups"]}
+    )
+    c.JupyterHub.extra_user_scopes.update({"access:services!service=ds01"})
+
 # -- Before anybody is served ----------------------------------------------------------------
-startup.check(c)
-startup.recover(c)
-startup.watch_gpus(c)
+startup.prepare(c)

@@ -15,6 +15,7 @@ STOP_SERVERS=""
 PRETENDED_GPUS=""
 HUB_DEADLINE_S=60
 HUB_PID=""
+PORTAL_PID=""
 
 usage() {
     cat <<'TEXT'
@@ -209,6 +210,20 @@ settle_old_proxy() {
     rm -f "$pid_file"
 }
 
+# The same for a portal: it holds the lock on this directory, and would hold its port.
+settle_old_portal() {
+    local process
+    for process in /proc/[0-9]*; do
+        if tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q -- ' -m ds01_spawner.portal ' &&
+            [[ "$(readlink "$process/cwd")" == "$DATA" ]]; then
+            step "Stopping the portal that a Hub left behind (process ${process#/proc/})"
+            kill "${process#/proc/}" 2>/dev/null || true
+            local deadline=$((SECONDS + 5))
+            while [[ -e "$process" ]] && ((SECONDS < deadline)); do sleep 0.1; done
+        fi
+    done
+}
+
 # $1: what is to listen, $2: address, $3: port, $4: what to do if it cannot.
 check_port() {
     local reason
@@ -228,6 +243,8 @@ PYTHON
 check_ports() {
     check_port "The web page" "$IP" "$PORT" "Choose another --port or --ip."
     local another="If another Hub runs on this machine, choose another"
+    [[ "${DS01_PORTAL_PORT:-8082}" == 0 ]] ||
+        check_port "The portal" 0.0.0.0 "${DS01_PORTAL_PORT:-8082}" "$another DS01_PORTAL_PORT."
     check_port "The Hub" 0.0.0.0 "${DS01_HUB_PORT:-8081}" "$another DS01_HUB_PORT and DS01_NETWORK."
     check_port "The proxy" 127.0.0.1 "${DS01_PROXY_API_PORT:-8001}" "$another DS01_PROXY_API_PORT."
 }
@@ -260,6 +277,7 @@ stop_hub() {
     else
         step "Stopping the Hub; servers of users run on"
     fi
+    stop_portal
     kill -TERM "$HUB_PID" 2>/dev/null || true
     while kill -0 "$HUB_PID" 2>/dev/null; do wait "$HUB_PID" || true; done
     exit 0
@@ -291,16 +309,49 @@ make_pretended_gpus() {
     export LD_LIBRARY_PATH="$directory${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 }
 
-start_hub() {
+# What the Hub and the portal find around them.
+prepare_environment() {
     export DS01_DATA="$DATA" DS01_IP="$IP" DS01_PORT="$PORT" DS01_STOP_SERVERS="$STOP_SERVERS"
     PATH="$VENV/bin:$(node_directory):$PATH"
-    # A session of its own: Ctrl-C reaches only this script, which tells the Hub once.
     cd "$DATA"
     trap stop_hub INT TERM HUP
-    # What the Hub writes is nobody else's to read, wherever --data lies.
+    # What they write is nobody else's to read, wherever --data lies.
     umask 077
-    # Every server may hold connections to the Hub: the usual 1024 would let one use up all.
+    # Every server may hold connections to them: the usual 1024 would let one use up all.
     ulimit -Sn "$(ulimit -Hn)"
+}
+
+# Pages beside the Hub's; one that ends is started again, and the Hub goes on meanwhile.
+start_portal() {
+    [[ "${DS01_PORTAL_PORT:-8082}" != 0 ]] || return 0
+    (
+        trap 'kill "$portal" 2>/dev/null; wait "$portal"; exit 0' TERM
+        pause=1
+        while :; do
+            began=$SECONDS
+            python -I -m ds01_spawner.portal "$REPO/jupyterhub_config.py" </dev/null &
+            portal=$!
+            wait "$portal" || true
+            ((SECONDS - began < 60)) || pause=1
+            warn "The portal ended; it is started again in $pause s."
+            # In the background, so that a signal is heard meanwhile.
+            sleep "$pause" &
+            wait $!
+            ((pause >= 60)) || pause=$((2 * pause))
+        done
+    ) 9>&- &
+    PORTAL_PID=$!
+}
+
+stop_portal() {
+    [[ -n "$PORTAL_PID" ]] || return 0
+    kill -TERM "$PORTAL_PID" 2>/dev/null || true
+    wait "$PORTAL_PID" 2>/dev/null || true
+    PORTAL_PID=""
+}
+
+start_hub() {
+    # A session of its own: Ctrl-C reaches only this script, which tells the Hub once.
     setsid jupyterhub -f "$REPO/jupyterhub_config.py" </dev/null &
     HUB_PID=$!
     echo "$HUB_PID" >>"$DATA/run.lock"
@@ -342,17 +393,21 @@ main() {
     [[ "$INSTALL" == no ]] || install_missing
     warn_without_live_restore
     settle_old_proxy
+    settle_old_portal
     check_ports
     "$VENV/bin/python" "$REPO/scripts/make_secrets.py" "$DATA/secrets"
     ds01 network setup
     place_policy
     make_pretended_gpus
     step "Starting the Hub"
+    prepare_environment
+    start_portal
     start_hub
     say_where
     # Ends when the Hub does; a signal ends it in stop_hub.
     local status=0
     wait "$HUB_PID" || status=$?
+    stop_portal
     die "The Hub ended by itself (status $status); its last lines above say why."
 }
 

@@ -89,6 +89,10 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _port_or_none(text: str) -> int:
+    return 0 if text == "0" else _port(text)
+
+
 _BUILD_ARGUMENTS = (
     argument("--ca-bundle", metavar="FILE", type=Path, help=_CERTIFICATES_HELP),
     argument("--check", action="store_true", help="build nothing, print what would be built"),
@@ -103,7 +107,13 @@ _HUB_PORT = argument(
     "--hub-port",
     type=_port,
     default=os.environ.get("DS01_HUB_PORT") or "8081",
-    help="the port of this machine that servers may open, the Hub's API (%(default)s)",
+    help="a port of this machine that servers may open, the Hub's API (%(default)s)",
+)
+_PORTAL_PORT = argument(
+    "--portal-port",
+    type=_port_or_none,
+    default=os.environ.get("DS01_PORTAL_PORT") or "8082",
+    help="the other one, the portal (%(default)s; 0 if there is no portal)",
 )
 
 
@@ -180,22 +190,26 @@ def runtime_prune(args: argparse.Namespace) -> int:
     return 0
 
 
-@command("network setup", _NETWORK, _HUB_PORT)
+@command("network setup", _NETWORK, _HUB_PORT, _PORTAL_PORT)
 def network_setup(args: argparse.Namespace) -> int:
     """make the servers' network and its fence"""
-    made = network.ensure(_engine().api, args.name, _interface(args.name), args.hub_port)
+    made = network.ensure(_engine().api, args.name, _interface(args.name), _ports(args))
     _say(f"The network {made.name} is ready: interface {made.interface}, host {made.gateway}.")
     return 0
 
 
-@command("network check", _NETWORK, _HUB_PORT)
+@command("network check", _NETWORK, _HUB_PORT, _PORTAL_PORT)
 def network_check(args: argparse.Namespace) -> int:
     """say what is missing in the fence; ends with status 1 if anything is"""
-    problems = network.problems(network.find(_engine().api, args.name), args.hub_port)
+    problems = network.problems(network.find(_engine().api, args.name), _ports(args))
     for problem in problems:
         _say(problem)
     _say("Run 'ds01 network setup' to repair it." if problems else "The fence stands.")
     return 1 if problems else 0
+
+
+def _ports(args: argparse.Namespace) -> tuple[int, ...]:
+    return (args.hub_port, args.portal_port) if args.portal_port else (args.hub_port,)
 
 
 @command("network remove", _NETWORK)

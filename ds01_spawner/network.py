@@ -1,7 +1,7 @@
 """The servers' own network, and the fence between it and the machine.
 
-A server reaches the Hub's API and the internet. It reaches no other server (the bridge has no
-inter-container traffic) and nothing else on this machine, on none of its addresses: whatever
+A server reaches the Hub's API, the portal and the internet. It reaches no other server (the bridge
+has no inter-container traffic) and nothing else on this machine, on none of its addresses: whatever
 comes in from the bridge's interface meets a chain of our own first. Cloud machines' metadata
 address is closed too.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ class Network:
     gateway: str
 
 
-def ensure(client: Any, name: str, interface: str, hub_port: int) -> Network:
+def ensure(client: Any, name: str, interface: str, ports: Sequence[int]) -> Network:
     """Make the network and its fence, or find them as they should be.
 
     Parameters
@@ -56,8 +56,9 @@ def ensure(client: Any, name: str, interface: str, hub_port: int) -> Network:
         A low-level Docker client.
     interface
         Name of the Linux bridge, at most 15 characters.
-    hub_port
-        The one TCP port of this machine that servers may open.
+    ports
+        The TCP ports of this machine that servers may open: the Hub's, and the portal's if there
+        is one.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def ensure(client: Any, name: str, interface: str, hub_port: int) -> Network:
         cannot be set (root is needed).
     """
     with _one_at_a_time():
-        return _ensure(client, name, interface, hub_port)
+        return _ensure(client, name, interface, ports)
 
 
 def find(client: Any, name: str) -> Network:
@@ -83,7 +84,7 @@ def find(client: Any, name: str) -> Network:
     return network
 
 
-def problems(network: Network, hub_port: int) -> list[str]:
+def problems(network: Network, ports: Sequence[int]) -> list[str]:
     """Say what is wrong with the fence; an empty list is a fence that stands.
 
     Raises
@@ -93,7 +94,7 @@ def problems(network: Network, hub_port: int) -> list[str]:
     """
     found = []
     chains = {program: _chains(program) for program in _PROGRAMS}
-    for fence in _fences(network, hub_port):
+    for fence in _fences(network, ports):
         now = chains[fence.program]
         if not _jumps_first(now, fence):
             found.append(f"{fence.program}: {fence.entry} does not begin with '{fence.jump}'")
@@ -109,7 +110,7 @@ def problems(network: Network, hub_port: int) -> list[str]:
     return found
 
 
-def stand(client: Any, name: str, hub_port: int) -> None:
+def stand(client: Any, name: str, ports: Sequence[int]) -> None:
     """See to it that the fence of an existing network stands; a reloaded firewall drops it.
 
     Raises
@@ -119,8 +120,8 @@ def stand(client: Any, name: str, hub_port: int) -> None:
     """
     with _one_at_a_time():
         network = find(client, name)
-        if problems(network, hub_port):
-            _ensure(client, name, network.interface, hub_port)
+        if problems(network, ports):
+            _ensure(client, name, network.interface, ports)
 
 
 def remove(client: Any, name: str, interface: str | None = None) -> None:
@@ -143,7 +144,7 @@ def remove(client: Any, name: str, interface: str | None = None) -> None:
             # First of all: as long as a server uses the network, its fence stays.
             _remove_network(client, name)
         if interface is not None:
-            for fence in _fences(Network(name, interface, gateway=""), hub_port=0):
+            for fence in _fences(Network(name, interface, gateway=""), ports=()):
                 _remove_rules(fence)
 
 
@@ -159,9 +160,9 @@ def _one_at_a_time() -> Iterator[None]:
         yield
 
 
-def _ensure(client: Any, name: str, interface: str, hub_port: int) -> Network:
+def _ensure(client: Any, name: str, interface: str, ports: Sequence[int]) -> Network:
     network = _find(client, name) or _create(client, name, interface)
-    for fence in _fences(network, hub_port):
+    for fence in _fences(network, ports):
         _set_chain(fence.program, fence.chain, fence.rules)
         if not _jumps_first(_chains(fence.program), fence):
             _run(fence.program, "-I", fence.entry, "1", *fence.jump.split())
@@ -240,11 +241,13 @@ class _Fence:
         return f"-i {self.interface} -j {self.chain}"
 
 
-def _fences(network: Network, hub_port: int) -> tuple[_Fence, ...]:
+def _fences(network: Network, ports: Sequence[int]) -> tuple[_Fence, ...]:
     """Return our chains, with rules in the words in which they are listed."""
     interface = network.interface
     answers = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
-    hub = f"-d {network.gateway}/32 -p tcp -m tcp --dport {hub_port} -j ACCEPT"
+    here_for_servers = [
+        f"-d {network.gateway}/32 -p tcp -m tcp --dport {port} -j ACCEPT" for port in ports
+    ]
     # Rejected and not dropped: a student's mistyped address fails at once.
     reject, reject6 = (
         f"-j REJECT --reject-with {kind}-port-unreachable" for kind in ("icmp", "icmp6")
@@ -253,7 +256,7 @@ def _fences(network: Network, hub_port: int) -> tuple[_Fence, ...]:
     beyond = [f"-o {interface} -j DROP", *(f"-d {address} -j DROP" for address in METADATA)]
     here = f"DS01-{interface}"
     return (
-        _Fence("iptables", "INPUT", here, interface, [answers, hub, reject]),
+        _Fence("iptables", "INPUT", here, interface, [answers, *here_for_servers, reject]),
         _Fence("ip6tables", "INPUT", here, interface, [answers, reject6]),
         _Fence("iptables", "DOCKER-USER", f"DS01-F-{interface}", interface, beyond),
     )

@@ -90,6 +90,7 @@ def _env(spawner: DS01Spawner, image: containers.Image, account: Account) -> dic
         "DS01_USER": account.login,
         "DS01_PROJECT": spawner.project,
         "DS01_SAFE_START": "1" if spawner.options.safe_start else "",
+        "DS01_URL": spawner.portal_url,
     }
 
 

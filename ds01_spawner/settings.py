@@ -31,6 +31,9 @@ from .lone_thread import LoneThread
 from .policy import LivePolicy, Share, this_machine
 from .store import Store
 
+#: The portal's name as a service of the Hub.
+PORTAL = "ds01"
+
 #: Traits of the parent that have no effect here, and what to use instead.
 WITHOUT_EFFECT = {
     "allowed_images": "the catalogue",
@@ -238,6 +241,13 @@ class DS01Settings(Configurable):
         "ds01", help="The servers' Docker network, made with `ds01 network setup`."
     ).tag(config=True)
 
+    portal_port = Int(
+        0,
+        min=0,
+        max=65535,
+        help="Port of the portal, the service `ds01`, on the address that the Hub has; 0 for none.",
+    ).tag(config=True)
+
     @default("use_internal_ip")
     def _default_use_internal_ip(self) -> bool:
         return True
@@ -263,9 +273,19 @@ class DS01Settings(Configurable):
         return Path(self.ca_bundle) if self.ca_bundle else None
 
     @property
-    def hub_port(self) -> int:
-        """The Hub's port, the only one of this machine that servers may open."""
-        return urlparse(self.hub.api_url).port or 80
+    def ports_for_servers(self) -> tuple[int, ...]:
+        """The ports of this machine that servers may open: the Hub's, and the portal's."""
+        hub = urlparse(self.hub.api_url).port or 80
+        return (hub, self.portal_port) if self.portal_port else (hub,)
+
+    @property
+    def portal_url(self) -> str:
+        """Where servers reach the portal; empty if there is none."""
+        if not self.portal_port:
+            return ""
+        hub = urlparse(self.hub.api_url)
+        base = hub.path.removesuffix("/").removesuffix("hub/api")
+        return f"{hub.scheme}://{hub.hostname}:{self.portal_port}{base}services/{PORTAL}/"
 
     @property
     def hub_id(self) -> str:

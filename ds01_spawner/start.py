@@ -195,7 +195,7 @@ class Start:
             return
         try:
             await spawner.in_thread(
-                network.stand, spawner.client, spawner.network_name, spawner.hub_port
+                network.stand, spawner.client, spawner.network_name, spawner.ports_for_servers
             )
         except network.NetworkError as error:
             raise Refused(

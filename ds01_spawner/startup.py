@@ -16,6 +16,7 @@ from typing import Any
 
 import docker
 from docker.utils import kwargs_from_env
+from jupyterhub.app import JupyterHub
 from traitlets.config import Config, LazyConfigValue
 
 from .cgroups.limits import SliceError
@@ -56,6 +57,21 @@ class ConfigurationError(Exception):
     """The configuration contradicts itself; the text says where and what to do."""
 
 
+def prepare(config: Config) -> None:
+    """Check and put in order what a Hub needs; nothing where another program reads its settings.
+
+    Raises
+    ------
+    ConfigurationError
+        If the configuration contradicts itself.
+    """
+    if not JupyterHub.initialized():
+        return
+    check(config)
+    recover(config)
+    watch_gpus(config)
+
+
 def check(config: Config) -> None:
     """Refuse a configuration that would decide about GPUs in two places, or that cannot be had.
 
@@ -64,9 +80,9 @@ def check(config: Config) -> None:
     ConfigurationError
         With one line for each contradiction.
     """
-    found = list(contradictions(config)) or unreadable(_settings(config).policy)
+    found = list(contradictions(config)) or unreadable(settings_of(config).policy)
     if not found:
-        found = _found_impossible(_settings(config))
+        found = _found_impossible(settings_of(config))
     if found:
         raise ConfigurationError("\n".join(found))
     _log_like_the_hub()
@@ -90,7 +106,7 @@ def recover(config: Config) -> None:
     starting. Other commands read the configuration as well, such as ``jupyterhub token``: beside a
     Hub that runs they put nothing in order, as its starts are under way.
     """
-    if not _is_the_only_one(Path(_settings(config).data_dir) / "hub.lock"):
+    if not _is_the_only_one(Path(settings_of(config).data_dir) / "hub.lock"):
         _LOG.info("A Hub runs on this directory already; nothing is put in order")
         return
     with ThreadPoolExecutor(4, thread_name_prefix="recover") as executor:
@@ -110,7 +126,7 @@ def _is_the_only_one(lock: Path) -> bool:
 
 def watch_gpus(config: Config) -> None:
     """Keep, from now on, which devices report a critical error: they are not given to anybody."""
-    store = _settings(config).store
+    store = settings_of(config).store
 
     def keep(uuid: str, xid: int, at: datetime) -> None:
         _LOG.error("%s reports the critical error Xid %s; it is not given to anybody", uuid, xid)
@@ -122,7 +138,7 @@ def watch_gpus(config: Config) -> None:
 async def _recover(config: Config, executor: Executor) -> None:
     client = docker.APIClient(version="auto", **kwargs_from_env())
     try:
-        grants = _settings(config).make_grants(Caller(client, executor))
+        grants = settings_of(config).make_grants(Caller(client, executor))
         await asyncio.wait_for(grants.recover(), _RECOVERY_S)
     except Exception:  # noqa: BLE001
         _LOG.exception("What an earlier Hub has left could not be put in order yet")
@@ -130,7 +146,7 @@ async def _recover(config: Config, executor: Executor) -> None:
         client.close()
 
 
-def _settings(config: Config) -> DS01Settings:
+def settings_of(config: Config) -> DS01Settings:
     """Return the spawner's settings, without a spawner."""
     configured = config.DS01Spawner
     known = {name: configured[name] for name in configured if name in DS01Settings.class_traits()}

@@ -22,6 +22,7 @@ MAKERS = {
     "admin-password": lambda: secrets.token_urlsafe(32),
     "user-password": password_to_type,
     "cookie-secret": lambda: secrets.token_hex(32),
+    "portal-token": lambda: secrets.token_hex(32),
     "proxy-token": lambda: secrets.token_hex(32),
 }
 

@@ -28,6 +28,7 @@ from ds01_spawner.names import container_name, server_of
 _BACKGROUND = ThreadPoolExecutor(64)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+_CONFIGURATION = Path(__file__).parent / "hub_config.py"
 
 
 def eventually(check: Callable[[], Any], what: str, within_s: float = 60) -> Any:
@@ -52,17 +53,26 @@ def free_port() -> int:
 class Hub:
     """One deployment: the real configuration with its own data, network and ports."""
 
-    def __init__(self, data: Path, name: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        name: str,
+        environment: Mapping[str, str] | None = None,
+        *,
+        portal: bool = False,
+    ) -> None:
         self.data = data
         self.environment = dict(environment or {})
         self.docker = docker.from_env().api
         self.port, self.hub_port, self.proxy_api_port = (free_port() for _ in range(3))
+        self.portal_port = free_port() if portal else 0
         # Several test runs may share a machine.
         self.network_name = f"ds01-{name}-{self.port}"
         self.interface = f"ds01t{self.port}"
         self.url = f"http://127.0.0.1:{self.port}"
         self.token = secrets.token_hex(16)
         self.process: subprocess.Popen[bytes] | None = None
+        self.portal: subprocess.Popen[bytes] | None = None
         self.log = data / "hub.log"
         self._prepare()
 
@@ -70,7 +80,10 @@ class Hub:
         folder = self.data / "secrets"
         folder.mkdir(parents=True, mode=0o700)
         self.passwords = {}
-        for kind in ("admin-password", "user-password", "proxy-token", "cookie-secret"):
+        for kind in (
+            *("admin-password", "user-password"),
+            *("proxy-token", "portal-token", "cookie-secret"),
+        ):
             self.passwords[kind] = secrets.token_hex(32)
             file = folder / kind
             file.write_text(self.passwords[kind])
@@ -80,7 +93,12 @@ class Hub:
         self._write_catalogue()
         self.configure("")
         self.write_policy({})
-        network.ensure(self.docker, self.network_name, self.interface, self.hub_port)
+        network.ensure(self.docker, self.network_name, self.interface, self.ports)
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports of this machine that servers may open."""
+        return tuple(filter(None, (self.hub_port, self.portal_port)))
 
     def add_image(self, name: str, reference: str) -> None:
         """Offer another image; the running Hub sees it."""
@@ -115,8 +133,42 @@ class Hub:
     # -- the process ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the Hub and wait until it serves."""
-        environment = {
+        """Start the Hub, with its portal if it has one and that does not run; wait for it."""
+        if self.portal_port and self.portal is None:
+            self.start_portal()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "jupyterhub", "-f", str(_CONFIGURATION)],
+                cwd=self.data,
+                env=self._process_environment(),
+                stdout=log,
+                stderr=log,
+            )
+        eventually(self._serves, f"the Hub serves (its log is {self.log})")
+
+    def start_portal(self) -> None:
+        """Start the portal and wait until it serves."""
+        with self.log.open("ab") as log:
+            self.portal = subprocess.Popen(
+                [sys.executable, "-m", "ds01_spawner.portal", str(_CONFIGURATION)],
+                cwd=self.data,
+                env=self._process_environment(),
+                stdout=log,
+                stderr=log,
+            )
+        eventually(self._portal_serves, f"the portal serves (its log is {self.log})")
+
+    def _portal_serves(self) -> bool:
+        assert self.portal is not None
+        assert self.portal.poll() is None, self.log.read_text()[-4000:]
+        try:
+            address = f"http://127.0.0.1:{self.portal_port}/services/ds01/api/limits"
+            return requests.get(address, timeout=5).status_code == 403
+        except requests.ConnectionError:
+            return False
+
+    def _process_environment(self) -> dict[str, str]:
+        return {
             **os.environ,
             **self.environment,
             "DS01_DATA": str(self.data),
@@ -124,26 +176,12 @@ class Hub:
             "DS01_PORT": str(self.port),
             "DS01_HUB_PORT": str(self.hub_port),
             "DS01_PROXY_API_PORT": str(self.proxy_api_port),
+            "DS01_PORTAL_PORT": str(self.portal_port),
             "DS01_NETWORK": self.network_name,
             "DS01_TEST_TOKEN": self.token,
             # A crash in a library says where.
             "PYTHONFAULTHANDLER": "1",
         }
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "jupyterhub",
-                    "-f",
-                    str(Path(__file__).parent / "hub_config.py"),
-                ],
-                cwd=self.data,
-                env=environment,
-                stdout=log,
-                stderr=log,
-            )
-        eventually(self._serves, f"the Hub serves (its log is {self.log})")
 
     def _serves(self) -> bool:
         assert self.process is not None
@@ -171,8 +209,9 @@ class Hub:
         try:
             self.stop()
         finally:
-            if self.process is not None:
-                self.process.kill()
+            for process in filter(None, (self.process, self.portal)):
+                process.kill()
+                process.wait()
             self._remove_all()
 
     def _remove_all(self) -> None:

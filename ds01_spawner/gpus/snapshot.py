@@ -148,8 +148,8 @@ class Snapshots:
     def _container(self, listed: Mapping[str, Any]) -> Container:
         """Read an entry of the engine's list, which has the name and the state of now."""
         labels = listed.get("Labels") or {}
-        name = _name(listed)
-        of_a_hub = _is_of_a_hub(name, labels)
+        name = listed_name(listed)
+        of_a_hub = is_of_a_hub(name, labels)
         return Container(
             container_id=listed["Id"],
             name=name,
@@ -258,13 +258,13 @@ def take_now(
     return asyncio.run(snapshots.take())
 
 
-def _is_of_a_hub(name: str, labels: Mapping[str, str]) -> bool:
+def is_of_a_hub(name: str, labels: Mapping[str, str]) -> bool:
     """Tell whether a Hub created a container: an image can label one, but not name it so."""
     hub, user, project = (labels.get(f"ds01.{key}") for key in ("hub", "user", "project"))
     return bool(hub and user and project) and name == container_name(str(user), str(project))
 
 
-def _name(listed: Mapping[str, Any]) -> str:
+def listed_name(listed: Mapping[str, Any]) -> str:
     """Return a listed container's name; links to it are listed as ``/other/alias``."""
     own = [name[1:] for name in listed.get("Names") or [] if "/" not in name[1:]]
     return own[0] if own else str(listed["Id"])[:12]

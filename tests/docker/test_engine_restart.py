@@ -48,7 +48,7 @@ def test_servers_and_their_fence_live_through_it(hub):
     assert [user.container()["Id"] for user in users] == before
     assert all(user.ready() for user in users)
     found = network.find(hub.docker, hub.network_name)
-    assert network.problems(found, hub.hub_port) == []
+    assert network.problems(found, hub.ports) == []
     other = users[1].container()["NetworkSettings"]["Networks"][hub.network_name]["IPAddress"]
     targets = [
         (found.gateway, hub.hub_port),

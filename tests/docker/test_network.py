@@ -13,7 +13,7 @@ import pytest
 from ds01_spawner import network
 from ds01_spawner.images import debootstrap
 
-NAME, INTERFACE, PORT = "ds01-fence-for-a-test", "ds01fence", 12345
+NAME, INTERFACE, PORTS = "ds01-fence-for-a-test", "ds01fence", (12345, 12346)
 
 TRY = """
 import json, socket
@@ -86,9 +86,9 @@ def test_names_of_the_internet_are_found(servers):
 def test_a_fence_that_was_taken_down_stands_again_before_the_next_start(hub, gateway):
     found = network.find(hub.docker, hub.network_name)
     _iptables("-D", "INPUT", "-i", found.interface, "-j", f"DS01-{found.interface}")
-    assert network.problems(found, hub.hub_port)
+    assert network.problems(found, hub.ports)
     server = hub.user("net-c").start(image="python", memory="1g")
-    assert network.problems(found, hub.hub_port) == []
+    assert network.problems(found, hub.ports) == []
     assert reaches(server, (gateway, hub.proxy_api_port)) == [False]
 
 
@@ -96,7 +96,7 @@ def test_a_network_that_lets_servers_see_each_other_is_refused(engine):
     engine.create_network("ds01-open-for-a-test")
     try:
         with pytest.raises(network.NetworkError, match="see each other"):
-            network.ensure(engine, "ds01-open-for-a-test", "ds01open", 1)
+            network.ensure(engine, "ds01-open-for-a-test", "ds01open", (1,))
     finally:
         engine.remove_network("ds01-open-for-a-test")
 
@@ -104,7 +104,7 @@ def test_a_network_that_lets_servers_see_each_other_is_refused(engine):
 @pytest.fixture
 def fenced(engine):
     """Return a network of the test's own, fenced."""
-    yield network.ensure(engine, NAME, INTERFACE, PORT)
+    yield network.ensure(engine, NAME, INTERFACE, PORTS)
     network.remove(engine, NAME, INTERFACE)
     assert _rules() == {"iptables": [], "ip6tables": []}
 
@@ -122,7 +122,7 @@ def test_two_setups_at_once_leave_one_whole_fence(engine, fenced):
         setup.start()
     for setup in setups:
         setup.join()
-    assert network.problems(fenced, PORT) == []
+    assert network.problems(fenced, PORTS) == []
     assert _rules() == whole
 
 
@@ -130,10 +130,10 @@ def test_two_setups_at_once_leave_one_whole_fence(engine, fenced):
 def test_a_rule_that_opens_the_fence_is_found_and_taken_out(engine, fenced, chain):
     whole = _rules()
     _iptables("-I", chain, "1", "-j", "ACCEPT")
-    (problem,) = network.problems(fenced, PORT)
+    (problem,) = network.problems(fenced, PORTS)
     assert f"iptables: {chain} is not exactly" in problem
-    network.stand(engine, NAME, PORT)
-    assert network.problems(fenced, PORT) == []
+    network.stand(engine, NAME, PORTS)
+    assert network.problems(fenced, PORTS) == []
     assert _rules() == whole
 
 
@@ -141,10 +141,10 @@ def test_a_rule_before_our_fence_is_overtaken(engine, fenced):
     before = ["DOCKER-USER", "-i", INTERFACE, "-m", "comment", "--comment", "test", "-j", "ACCEPT"]
     _iptables("-I", *before)
     try:
-        (problem,) = network.problems(fenced, PORT)
+        (problem,) = network.problems(fenced, PORTS)
         assert "DOCKER-USER does not begin with" in problem
-        network.stand(engine, NAME, PORT)
-        assert network.problems(fenced, PORT) == []
+        network.stand(engine, NAME, PORTS)
+        assert network.problems(fenced, PORTS) == []
     finally:
         _iptables("-D", *before)
 
@@ -165,7 +165,7 @@ def test_a_network_in_use_keeps_its_fence(engine, fenced, built):
         engine.start(container)
         with pytest.raises(network.NetworkError, match="in use"):
             network.remove(engine, NAME)
-        assert network.problems(fenced, PORT) == []
+        assert network.problems(fenced, PORTS) == []
     finally:
         engine.remove_container(container, force=True)
 
@@ -177,8 +177,8 @@ def test_rules_that_cannot_be_read_are_not_taken_for_absent(engine, fenced, monk
     with monkeypatch.context() as patched:
         patched.setattr(network.subprocess, "run", denied)
         for look in (
-            lambda: network.problems(fenced, PORT),
-            lambda: network.stand(engine, NAME, PORT),
+            lambda: network.problems(fenced, PORTS),
+            lambda: network.stand(engine, NAME, PORTS),
             lambda: network.remove(engine, "ds01-none-of-this-name", INTERFACE),
         ):
             with pytest.raises(network.NetworkError, match="you must be root"):
@@ -187,7 +187,7 @@ def test_rules_that_cannot_be_read_are_not_taken_for_absent(engine, fenced, monk
 
 def _set_up() -> None:
     client = docker.APIClient(timeout=60)
-    network.ensure(client, NAME, INTERFACE, PORT)
+    network.ensure(client, NAME, INTERFACE, PORTS)
     client.close()
 
 

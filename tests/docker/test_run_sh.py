@@ -37,12 +37,13 @@ class Deployment:
         self.log = directory / "run.log"
         self.student = f"run-{uuid.uuid4().hex[:6]}"
         self.network = f"ds01-{uuid.uuid4().hex[:6]}"
-        self.port, hub_port, proxy_port = (free_port() for _ in range(3))
+        self.port, hub_port, proxy_port, portal_port = (free_port() for _ in range(4))
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
             **os.environ,
             "DS01_NETWORK": self.network,
             "DS01_HUB_PORT": str(hub_port),
+            "DS01_PORTAL_PORT": str(portal_port),
             "DS01_PROXY_API_PORT": str(proxy_port),
         }
         self.docker = docker.APIClient(version="auto")
