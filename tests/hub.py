@@ -148,15 +148,19 @@ class Hub:
 
     def start_portal(self) -> None:
         """Start the portal and wait until it serves."""
+        self.portal = self.launch_portal()
+        eventually(self._portal_serves, f"the portal serves (its log is {self.log})")
+
+    def launch_portal(self) -> subprocess.Popen[bytes]:
+        """Run a portal, also one too many."""
         with self.log.open("ab") as log:
-            self.portal = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "ds01_spawner.portal", str(_CONFIGURATION)],
                 cwd=self.data,
                 env=self._process_environment(),
                 stdout=log,
                 stderr=log,
             )
-        eventually(self._portal_serves, f"the portal serves (its log is {self.log})")
 
     def _portal_serves(self) -> bool:
         assert self.portal is not None

@@ -7,6 +7,8 @@ and terminals get all of the image's back.
 
 from collections.abc import Mapping, Sequence
 
+from .places import COMMANDS
+
 #: All that the server takes over of what it is started with.
 SERVER_NAMES = frozenset(
     [
@@ -50,7 +52,7 @@ def user_environment(image: Mapping[str, str], settings: Mapping[str, str]) -> d
             user[name] = original
     if not any(user.get(name) for name in ("LANG", "LC_ALL")):
         user["LANG"] = "C.UTF-8"
-    user.setdefault("PATH", DEFAULT_PATH)
+    user["PATH"] = f"{user.get('PATH') or DEFAULT_PATH}:{COMMANDS}"
     user |= {"PYTHONNOUSERSITE": "1", "PIP_USER": "0", "UV_SYSTEM_PYTHON": "0"}
     return {**user, **settings}
 

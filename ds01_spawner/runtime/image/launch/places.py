@@ -9,6 +9,8 @@ ISOLATED = [str(PYTHON), "-I", "-X", "utf8", "-m"]
 KERNELS = MOUNT / "kernels"
 PIP = MOUNT / "pip"
 INSIDE = MOUNT / "inside"
+#: Last on a user's PATH: a program of the image's own of the same name comes first.
+COMMANDS = MOUNT / "commands"
 LOGOS = MOUNT / "share" / "ds01" / "kernel"
 BASH_RC = MOUNT / "etc" / "ds01" / "bashrc"
 SH_RC = MOUNT / "etc" / "ds01" / "shrc"
