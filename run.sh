@@ -332,6 +332,8 @@ start_portal() {
             python -I -m ds01_spawner.portal "$REPO/jupyterhub_config.py" </dev/null &
             portal=$!
             wait "$portal" || true
+            # Nobody to start it for.
+            kill -0 $$ 2>/dev/null || exit 0
             ((SECONDS - began < 60)) || pause=1
             warn "The portal ended; it is started again in $pause s."
             # In the background, so that a signal is heard meanwhile.

@@ -88,9 +88,10 @@ class Deployment:
         return self.process.wait(60)
 
     def processes(self) -> dict[str, int]:
-        """Return the numbers of the Hub and the proxy, where they run."""
+        """Return the numbers of the Hub, the proxy and the portal, where they run."""
         found = {}
-        for name, word in (("jupyterhub", b"jupyterhub_config.py"), ("proxy", b"http-proxy")):
+        words = {"jupyterhub": b"bin/jupyterhub", "proxy": b"http-proxy", "portal": b"01_spawner.p"}
+        for name, word in words.items():
             for entry in Path("/proc").glob("[0-9]*"):
                 try:
                     command = (entry / "cmdline").read_bytes()
@@ -189,6 +190,38 @@ def test_after_kill_9_of_the_hub_the_next_run_finds_the_servers(deployment):
     deployment.start()
     assert deployment.server_answers()
     assert deployment.container()["Id"] == before
+
+
+def test_after_kill_9_of_run_sh_itself_the_next_run_takes_its_place(deployment):
+    deployment.start()
+    deployment.start_server()
+    before = deployment.container()["Id"]
+    deployment.process.kill()
+    deployment.process.wait()
+    # Nobody is left to tell these two; the portal and the proxy are settled by the next run.
+    left = deployment.processes()
+    os.kill(left["jupyterhub"], signal.SIGKILL)
+
+    deployment.start()
+    assert deployment.server_answers()
+    assert deployment.container()["Id"] == before
+    now = deployment.processes()
+    assert set(now) == {"jupyterhub", "proxy", "portal"}
+    assert not {left["proxy"], left["portal"]} & set(now.values())
+
+
+def test_a_portal_that_ends_is_started_again_and_the_hub_goes_on(deployment):
+    deployment.start()
+    before = deployment.processes()
+    os.kill(before["portal"], signal.SIGKILL)
+
+    def is_back() -> bool:
+        now = deployment.processes()
+        return "portal" in now and now["portal"] != before["portal"]
+
+    eventually(is_back, "the portal is back")
+    assert deployment.processes()["jupyterhub"] == before["jupyterhub"]
+    assert "The portal ended; it is started again" in deployment.log.read_text()
 
 
 def test_stop_servers_stops_them_too(deployment):

@@ -336,8 +336,10 @@ def test_secrets_are_private_long_and_made_once(tmp_path):
     directory = tmp_path / "secrets"
     first = make_secrets(directory)
 
-    assert set(first) == {"admin-password", "user-password", "cookie-secret", "proxy-token"}
-    assert len(set(first.values())) == 4
+    assert set(first) == {
+        *("admin-password", "user-password", "cookie-secret", "portal-token", "proxy-token")
+    }
+    assert len(set(first.values())) == 5
     assert len(first["admin-password"]) >= 32
     assert len(bytes.fromhex(first["cookie-secret"])) == 32
     assert directory.stat().st_mode & 0o777 == 0o700
