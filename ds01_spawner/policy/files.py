@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -34,8 +35,35 @@ def policy_files(file: Path) -> list[Path]:
         file.with_name(name)
         for name in ("user-overrides.yaml", "group-overrides.txt", "lifecycle-exemptions.yaml")
     ]
-    members = sorted((file.parent / "groups").glob("*.members"))
+    try:
+        members = _members_files(file)
+    except PolicyError:
+        # Reading them says why.
+        members = []
     return [file, *(path for path in beside if path.exists()), *members]
+
+
+def _members_files(file: Path) -> list[Path]:
+    """Return the lists of groups' members.
+
+    Raises
+    ------
+    PolicyError
+        If it cannot be told which there are: that is no empty group.
+    """
+    folder = file.parent / "groups"
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise PolicyError([f"{folder}: cannot be read: {error.strerror}"]) from error
+    return [folder / name for name in sorted(names) if name.endswith(".members")]
+
+
+def _names(content: Any, section: str) -> list[str]:
+    found = content.get(section) if isinstance(content, dict) else None
+    return list(found) if isinstance(found, dict) else []
 
 
 def load_policy(file: Path) -> Policy:
@@ -61,18 +89,21 @@ class _Reading:
         self._file = file
         self._problems: list[str] = []
         self._without_effect: list[str] = []
+        self._groups: list[str] = []
 
     def policy(self) -> Policy:
         main = self._yaml(self._file)
         self._without_effect += older.modernise(main)
         read = self._check(PolicyFile, main) or PolicyFile()
+        # As written: a mistake in one group must not make all of them unknown.
+        self._groups = _names(main.content, "groups")
         overrides = {**read.user_overrides, **self._overrides()}
-        members = self._members(read, main)
-        assigned = self._assigned(read)
+        members = self._members(read)
+        assigned = self._assigned()
         exemptions = self._exemptions()
-        if read.default_group is not None and read.default_group not in read.groups:
-            # Checked only where the groups could be read at all.
-            self._undefined(main, ("default_group",), read.default_group, read)
+        if read.default_group is not None and read.default_group not in self._groups:
+            problem = self._no_group(read.default_group)
+            self._problems.append(main.at(("default_group",), problem))
         if self._problems:
             raise PolicyError(dict.fromkeys(self._problems))
         return Policy(read, overrides, members, assigned, exemptions, tuple(self._warnings()))
@@ -112,36 +143,36 @@ class _Reading:
                     )
         return found
 
-    def _members(self, read: PolicyFile, main: Located) -> Mapping[str, frozenset[str]]:
+    def _members(self, read: PolicyFile) -> Mapping[str, frozenset[str]]:
         members = {name: set(group.members) for name, group in read.groups.items()}
-        for path in sorted((self._file.parent / "groups").glob("*.members")):
+        for path in _members_files(self._file):
             group, names = path.stem, [name for _, name in self._lines(path)]
-            if group in members:
-                members[group].update(names)
+            if group in self._groups:
+                members.setdefault(group, set()).update(names)
             elif group == _ARCHIVED:
                 self._without_effect.append(f"groups/{path.name}")
             elif names:
-                known = nearest(group, read.groups)
-                self._problems.append(
-                    f"{path}:1: there is no group {group!r:.60} in {self._file.name}{known}"
-                )
+                self._problems.append(f"{path}:1: {self._no_group(group)} in {self._file.name}")
         return {name: frozenset(names) for name, names in members.items()}
 
-    def _assigned(self, read: PolicyFile) -> dict[str, str]:
+    def _assigned(self) -> dict[str, str]:
         path = self._file.with_name("group-overrides.txt")
         found: dict[str, str] = {}
         for number, line in self._lines(path) if path.exists() else ():
             user, colon, group = (part.strip() for part in line.rpartition(":"))
             if not colon or not user or not group:
                 problem = f"{line!r:.60} is not user:group"
-            elif group not in read.groups:
-                problem = f"there is no group {group!r:.60}{nearest(group, read.groups)}"
+            elif group not in self._groups:
+                problem = self._no_group(group)
             elif found.setdefault(user, group) != group:
                 problem = f"{user!r:.60} is in {found[user]!r:.60} already"
             else:
                 continue
             self._problems.append(f"{path}:{number}: {problem}")
         return found
+
+    def _no_group(self, group: str) -> str:
+        return f"there is no group {group!r:.60}{nearest(group, self._groups)}"
 
     def _lines(self, path: Path) -> Iterator[tuple[int, str]]:
         """Give the numbered lines of a list, without its comments."""
@@ -176,12 +207,6 @@ class _Reading:
         except ValidationError as error:
             self._problems += explain(error, located, kind)
             return None
-
-    def _undefined(self, main: Located, place: Place, group: str, read: PolicyFile) -> None:
-        if any("groups" in problem for problem in self._problems):
-            return
-        problem = f"there is no group {group!r:.60}{nearest(group, read.groups)}"
-        self._problems.append(main.at(place, problem))
 
 
 def explain(error: ValidationError, located: Located, kind: Any) -> Iterator[str]:
