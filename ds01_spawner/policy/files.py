@@ -131,7 +131,7 @@ class _Reading:
         if isinstance(located.content, dict) and set(located.content) == {"exemptions"}:
             located.content = located.content["exemptions"]
             located.lines = {place[1:]: line for place, line in located.lines.items() if place[:1]}
-        if located.content is None:
+        if not located.content:
             return ()
         found = self._check(Exemptions, located) or ()
         for i, exemption in enumerate(found):
