@@ -215,6 +215,8 @@ class Page(Known):
                 hub_url=self.site.hub_url,
                 viewer=name,
                 is_admin=bool(name) and self.is_admin,
+                # The Hub takes a cookie from a script only together with this.
+                xsrf=self.xsrf_token.decode("ascii"),
                 **values,
             )
         )

@@ -8,7 +8,9 @@ async function refresh() {
   if (!live || document.hidden) {
     return;
   }
-  const answer = await fetch(location.href, { redirect: "error" });
+  const xsrf = document.querySelector("meta[name=xsrf]").content;
+  const headers = { "X-XSRFToken": xsrf };
+  const answer = await fetch(location.href, { redirect: "error", headers });
   if (!answer.ok) {
     return;
   }

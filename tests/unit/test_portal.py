@@ -1,0 +1,181 @@
+"""The portal's values: what is used of which limit, and what is not known."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+
+import pytest
+
+from ds01_spawner.cgroups.usage import Usage
+from ds01_spawner.policy import GIB, Machine, Policy, Share
+from ds01_spawner.policy.schema import PolicyFile
+from ds01_spawner.portal.lately import Lately
+from ds01_spawner.portal.people import is_admin
+from ds01_spawner.portal.rates import Measured, Rates
+from ds01_spawner.portal.standing import Server, standing, total_of
+from ds01_spawner.runtime.image.launch import command
+
+POLICY = Policy(
+    PolicyFile.model_validate(
+        {
+            "default_group": "student",
+            "groups": {
+                "student": {
+                    "max_gpu_equivalents": 4,
+                    "aggregate": {"cpu_quota": "200%", "memory_max": "8g", "gpu_limit": 1.5},
+                }
+            },
+        }
+    )
+)
+SERVER = Server(
+    "", "running", "2026-06-01", ("MIG-1", "MIG-2"), "3g.40gb", 6 / 7, 2.0, 4 * GIB, 4096
+)
+
+
+def of(*servers, total=None, enforced="slice"):
+    resolved = POLICY.resolve("ann", (), datetime(2026, 6, 1, tzinfo=timezone.utc))
+    limits = resolved.limits.within(Machine(64, 512 * GIB))
+    return standing(Share(resolved, ()), limits, servers, total, enforced)
+
+
+def bars(found):
+    return {bar.label: (bar.used, bar.limit, bar.source) for bar in found.bars}
+
+
+def test_each_bar_names_the_layer_of_the_limit_that_counts():
+    found = bars(of(SERVER, total=Measured(1.5, GIB, 30)))
+
+    assert found == {
+        "Servers": (1, 3, "built-in default"),
+        "GPU": (pytest.approx(6 / 7), 1.5, "group student"),
+        "CPU": (1.5, 2.0, "group student"),
+        "Memory": (GIB, 8 * GIB, "group student"),
+        "Processes and threads": (30, 32768, "built-in default"),
+    }
+
+
+def test_what_cannot_be_read_is_not_known_and_not_zero():
+    found = of(SERVER)
+    cpu = found.bars[2]
+
+    assert (cpu.used, cpu.used_in_words, cpu.is_full) == (None, "not known", False)
+    answer = found.as_json()
+    assert answer["servers"][0]["cpus"] == {"limit": 2.0, "used": None}
+    assert [limit["used"] for limit in answer["limits"][2:]] == [None] * 3
+
+
+def test_a_server_that_has_ended_holds_its_gpu_and_is_no_server_any_more():
+    found = bars(of(SERVER, replace(SERVER, name="old", state="exited")))
+    assert found["Servers"][0] == 1
+    assert found["GPU"][0] == pytest.approx(12 / 7)
+
+
+def test_a_sum_with_an_unknown_part_is_unknown():
+    one = Measured(0.5, GIB, 10)
+    assert total_of([one, one]) == Measured(1.0, 2 * GIB, 20)
+    assert total_of([one, None]) is None
+    assert total_of([]) == Measured(0, 0, 0)
+
+
+def test_devices_share_a_servers_weight_in_the_answer():
+    (server,) = of(SERVER).as_json()["servers"]
+    assert [gpu["weight"] for gpu in server["gpus"]] == [pytest.approx(3 / 7)] * 2
+    assert SERVER.gpus == "2 × 3g.40gb"
+
+
+def test_only_who_may_list_all_users_is_an_admin():
+    assert is_admin({"admin": False, "scopes": ["list:users", "self"]})
+    assert not is_admin({"admin": True, "scopes": ["access:services!service=ds01"]})
+    assert not is_admin({"scopes": ["list:users!user=ann"]})
+
+
+# -- rates ----------------------------------------------------------------------------------------
+
+
+class Counter:
+    """A cgroup that uses half a CPU."""
+
+    def __init__(self):
+        self.reads = 0
+
+    def __call__(self):
+        self.reads += 1
+        return Usage(time.monotonic() / 2, GIB, 7, 0)
+
+
+async def test_a_rate_is_taken_between_two_readings():
+    rates, counter = Rates(), Counter()
+    first = (await rates.measure({"a": counter}))["a"]
+    assert (first.memory_bytes, first.tasks) == (GIB, 7)
+    assert first.cpus == pytest.approx(0.5, rel=0.05)
+    assert counter.reads == 2
+
+    second = (await rates.measure({"a": counter}))["a"]
+    assert second.cpus == pytest.approx(0.5, rel=0.05)
+    # The readings of before are recent enough.
+    assert counter.reads == 3
+
+
+async def test_what_is_gone_or_begins_anew_has_no_rate():
+    rates = Rates()
+    counts = iter([5.0, 1.0])
+    found = await rates.measure(
+        {"gone": lambda: None, "anew": lambda: Usage(next(counts), GIB, 7, 0)}
+    )
+    assert found == {"gone": None, "anew": None}
+
+
+# -- answers of a moment ago ----------------------------------------------------------------------
+
+
+async def test_many_who_ask_at_once_get_one_answer():
+    asked, lately = [], Lately(60)
+
+    async def ask():
+        asked.append(1)
+        await asyncio.sleep(0)
+        return len(asked)
+
+    assert await asyncio.gather(*(lately.get("a", ask) for _ in range(9))) == [1] * 9
+    assert await lately.get("b", ask) == 2
+
+
+async def test_a_failure_is_told_and_not_kept():
+    lately = Lately(60)
+
+    async def fail():
+        raise OSError("no")
+
+    async def answer():
+        return "yes"
+
+    with pytest.raises(OSError, match="no"):
+        await lately.get("a", fail)
+    assert await lately.get("a", answer) == "yes"
+
+
+# -- the command in a server ----------------------------------------------------------------------
+
+
+def test_the_command_tells_what_the_portal_answers():
+    lines = command.told(of(SERVER, total=Measured(1.5, GIB, 30)).as_json())
+
+    assert lines[0] == "All servers of ann (group student):"
+    assert lines[4].split() == ["CPU", "1.5", "2", "group", "student"]
+    assert lines[5].split() == ["Memory", "1", "GiB", "8", "GiB", "group", "student"]
+    assert lines[-1].split()[:4] == ["default", "3g.40gb,", "3g.40gb", "?"]
+
+
+def test_the_command_says_when_there_is_no_portal(capsys, monkeypatch):
+    monkeypatch.delenv("DS01_URL", raising=False)
+    assert command.main(["limits"]) == 1
+    assert "knows of no portal" in capsys.readouterr().err
+
+    monkeypatch.setenv("DS01_URL", "http://127.0.0.1:9/services/ds01/")
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "x")
+    assert command.main(["limits"]) == 1
+    assert "the portal does not answer" in capsys.readouterr().err
