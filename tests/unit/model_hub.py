@@ -85,6 +85,7 @@ class Server:
     """As much of a spawner as a start needs."""
 
     start_timeout, port, network_name, ca_bundle_path, container_log_bytes = 100, 8888, "n", None, 1
+    portal_url = ""
     log = logging.getLogger("model")
 
     def __init__(self, hub: Hub, user: str, project: str, request: GpuRequest | None) -> None:
