@@ -325,8 +325,8 @@ prepare_environment() {
 start_portal() {
     [[ "${DS01_PORTAL_PORT:-8082}" != 0 ]] || return 0
     (
-        trap 'kill "$portal" 2>/dev/null; wait "$portal"; exit 0' TERM
-        pause=1
+        portal="" pause=1
+        trap '[[ -z "$portal" ]] || kill "$portal" 2>/dev/null; wait; exit 0' TERM
         while :; do
             began=$SECONDS
             python -I -m ds01_spawner.portal "$REPO/jupyterhub_config.py" </dev/null &

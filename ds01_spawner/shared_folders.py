@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from .policy import Folder
+from .policy.storage import is_the_systems
 from .workspaces import Directory
 
 #: Seconds that a folder's disk may take to answer: one that hangs stops nobody's start.
@@ -64,4 +66,6 @@ def _look(folder: Folder) -> SharedFolder:
         raise OSError(f"{path}: {error.strerror}") from error
     if not stat.S_ISDIR(seen.st_mode):
         raise OSError(f"{path} is no directory")
+    if is_the_systems(os.path.realpath(path)):
+        raise OSError(f"{path} leads to {os.path.realpath(path)}, which belongs to the system")
     return SharedFolder(folder, Directory(path, seen.st_dev, seen.st_ino), seen.st_gid)

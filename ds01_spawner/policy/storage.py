@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from .files import PolicyError, explain
-from .located import FileError, read_yaml
+from .located import FileError, Located, read_yaml
 from .schema import Name
 
 #: Stands for every user, in a folder's groups.
 EVERYBODY = "*"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 #: What no server may see, whatever is written: the system's own places.
-_SYSTEM = ("/", "/boot", "/dev", "/etc", "/proc", "/root", "/run", "/sys", "/var/run")
+_SYSTEM = ("/boot", "/dev", "/etc", "/proc", "/root", "/run", "/sys", "/var/run")
 
 
 def _name(name: str) -> str:
@@ -30,11 +30,16 @@ def _name(name: str) -> str:
 def _path(path: str) -> str:
     if not path.startswith("/") or "\x00" in path or posixpath.normpath(path) != path:
         raise ValueError(f"{path!r:.80} is not a plain absolute path, such as /srv/data/imagenet")
-    if any(path == place or path.startswith(f"{place}/") for place in _SYSTEM if place != "/"):
-        raise ValueError(f"{path!r:.80} belongs to the system and cannot be shared")
     if path == "/":
         raise ValueError("the whole machine cannot be shared")
+    if is_the_systems(path):
+        raise ValueError(f"{path!r:.80} belongs to the system and cannot be shared")
     return path
+
+
+def is_the_systems(path: str) -> bool:
+    """Tell whether a path is one that no server may see, whatever is written."""
+    return path == "/" or any(path == place or path.startswith(f"{place}/") for place in _SYSTEM)
 
 
 class Folder(BaseModel):
@@ -99,10 +104,21 @@ def load_storage_beside(policy: Path) -> tuple[Folder, ...]:
         folders = _FOLDERS.validate_python(located.content)
     except ValidationError as error:
         raise PolicyError(explain(error, located, tuple[Folder, ...])) from error
-    names = [folder.name for folder in folders]
-    if twice := [i for i, name in enumerate(names) if name in names[:i]]:
-        raise PolicyError(located.at((i, "name"), "there are two of this name") for i in twice)
+    if problems := list(_contradictions(folders, located)):
+        raise PolicyError(problems)
     return folders
+
+
+def _contradictions(folders: tuple[Folder, ...], located: Located) -> Iterator[str]:
+    names = [folder.name for folder in folders]
+    for i, folder in enumerate(folders):
+        if folder.name in names[:i]:
+            yield located.at((i, "name"), "there are two of this name")
+        for other in folders:
+            # Whoever writes there could put a link to anywhere in its place.
+            if not other.read_only and folder.path.startswith(f"{other.path}/"):
+                problem = f"lies in the folder {other.name!r}, to which others write"
+                yield located.at((i, "path"), problem)
 
 
 def folders_of(folders: Iterable[Folder], groups: Collection[str]) -> tuple[Folder, ...]:

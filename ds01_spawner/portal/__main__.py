@@ -78,8 +78,8 @@ async def _serve(site: Site) -> None:
     server.listen(site.port, site.gateway)
     _LOG.info("The portal listens at 127.0.0.1 and %s, port %s", site.gateway, site.port)
     stop = asyncio.Event()
-    for sent in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sent, stop.set)
+    # Ctrl-C is run.sh's to hear, which then sends this.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
     server.stop()
     await server.close_all_connections()

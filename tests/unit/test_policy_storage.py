@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
@@ -54,6 +55,10 @@ def test_without_a_list_nothing_is_shared(listed, tmp_path):
         (entry(groups="a"), "[0].groups: must be a list"),
         (entry(grups="[a]"), "[0].grups: unknown key; the nearest known is 'groups'"),
         (entry() + entry(), "[1].name: there are two of this name"),
+        (
+            entry(name="team", mode="rw") + entry(path="/srv/data/sub"),
+            "[1].path: lies in the folder 'team', to which others write",
+        ),
         ("name: x", "must be a list"),
         ("- {name: x}", "is missing"),
     ],
@@ -104,9 +109,13 @@ async def test_a_folder_that_is_not_there_is_left_out_and_named(listed, tmp_path
     }
 
 
-async def test_a_disk_that_hangs_is_waited_for_only_so_long(listed, tmp_path, monkeypatch):
-    import threading
+async def test_a_link_into_the_system_is_left_out(listed, tmp_path):
+    (tmp_path / "link").symlink_to("/etc")
+    found = await shared_folders.look(listed(entry(path=tmp_path / "link")))
+    assert found.missing["imagenet"].endswith("leads to /etc, which belongs to the system")
 
+
+async def test_a_disk_that_hangs_is_waited_for_only_so_long(listed, tmp_path, monkeypatch):
     let_go = threading.Event()
     monkeypatch.setattr(shared_folders, "_look", lambda folder: let_go.wait())
     monkeypatch.setattr(shared_folders, "_PATIENCE_S", 0.05)
