@@ -124,6 +124,17 @@ def test_too_few_devices_are_no_matter_of_the_limit():
     assert quota.refusal(parse_request("full"), [], limits(), {}) == ""
 
 
+def test_a_refusal_says_which_limit_who_uses_it_and_the_most_that_would_pass():
+    used = {"thesis": 0.5}
+    request = parse_request("full")
+
+    assert quota.refusal(request, [GPU, HALF], limits(), used, "3g.40gb") == (
+        "Your servers already use 0.5 of your 1 GPU equivalents: thesis (0.5). Stop one of them, or "
+        "choose at most 3g.40gb."
+    )
+    assert quota.refusal(request, [GPU], limits(), used).endswith("or start without a GPU.")
+
+
 # -- servers, and the sum over them --------------------------------------------------------------
 
 ONE = Holding("", gpus=1.0, cpus=2, memory_bytes=4 * GIB, pids=100)
