@@ -128,9 +128,9 @@ def test_a_refusal_says_which_limit_who_uses_it_and_the_most_that_would_pass():
     used = {"thesis": 0.5}
     request = parse_request("full")
 
-    assert quota.refusal(request, [GPU, HALF], limits(), used, "3g.40gb") == (
-        "Your servers already use 0.5 of your 1 GPU equivalents: thesis (0.5). Stop one of them, or "
-        "choose at most 3g.40gb."
+    assert quota.refusal(request, [GPU], limits(), used, "3g.40gb") == (
+        "Your servers already use 0.5 of your 1 GPU equivalents: thesis (0.5). "
+        "Stop one of them, or choose at most 3g.40gb."
     )
     assert quota.refusal(request, [GPU], limits(), used).endswith("or start without a GPU.")
 
