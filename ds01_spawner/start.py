@@ -23,19 +23,18 @@ from . import (
 from .accounts import Account
 from .admission.grants import Applicant
 from .admission.lock import Pending
-from .cgroups.hierarchies import slice_of
 from .cgroups.limits import SliceError
 from .cgroups.slices import slice_name
 from .columns import printable
+from .comparison import Meant, compare, not_limited
 from .errors import Refused
-from .gpus import verification
 from .gpus.attachment import Backend
 from .gpus.devices import Device
 from .plans import server_plan
 from .progress import StartLog
 from .readiness import until_answering
 from .shared_folders import SharedFolder
-from .workspaces import Directory, Workspaces, is_mounted_at
+from .workspaces import Directory, Workspaces
 
 if TYPE_CHECKING:
     from .spawner import DS01Spawner
@@ -291,7 +290,7 @@ class Start:
         try:
             slices = await self._spawner.slices()
         except SliceError as error:
-            raise self._not_limited(error) from error
+            raise not_limited(self._spawner._log_name, error) from error
         return slices.parent(self._spawner.user.name) if slices else ""
 
     def _applicant(self) -> Applicant:
@@ -321,29 +320,9 @@ class Start:
             async with slices.ready(spawner.user.name, spawner.slice_limits()):
                 await self._docker("start", spawner.object_id)
         except SliceError as error:
-            raise self._not_limited(error) from error
+            raise not_limited(self._spawner._log_name, error) from error
         except docker.errors.APIError as error:
             raise self._not_possible(error) from error
-
-    async def _check_slice(self, pid: int) -> None:
-        """Check that the server is under its user's slice, whatever the engine made of the name."""
-        spawner = self._spawner
-        if await spawner.slices() is None:
-            return
-        found = await spawner.in_thread(slice_of, pid)
-        if found != slice_name(spawner.user.name):
-            await self._running()
-            raise self._not_limited(f"its processes are under {found or 'no slice of ours'}")
-
-    def _not_limited(self, why: object) -> Refused:
-        spawner = self._spawner
-        spawner.log.error("Nothing limits all servers of %s: %s", spawner.user.name, why)
-        return Refused(
-            "The limits over all of your servers cannot be set at the moment, so nothing is "
-            "started. Please tell an admin; the Hub's log has the reason.",
-            reason="slice",
-            status_code=503,
-        )
 
     def _not_possible(self, error: docker.errors.APIError) -> Exception:
         """Return what the user is told when the engine answered that it cannot do it."""
@@ -377,72 +356,24 @@ class Start:
         self, image: containers.Image, account: Account, workspace: Directory, home: Directory
     ) -> str:
         """Check that the container has what was meant, and return its address."""
+        spawner, image_home = self._spawner, containers.home_in_container(account)
+        meant = Meant(
+            server=spawner._log_name,
+            image=spawner.options.image,
+            volumes=image_volumes.places(image.volumes, image_home),
+            places=((workspace, containers.WORKSPACE), (home, image_home)),
+            folders=self._folders,
+            devices=self._devices,
+            slice_name=slice_name(spawner.user.name) if await spawner.slices() else "",
+        )
         found = await self._running()
-        pid, image_home = int(found["State"]["Pid"]), containers.home_in_container(account)
-        await self._check_slice(pid)
-        await self._check_volumes(image, image_home, pid)
-        places = ((workspace, containers.WORKSPACE), (home, image_home))
-        for directory, target in places:
-            if not await self._is_mounted(directory, target, pid):
-                raise Refused(
-                    f"{directory.path} was replaced while your server started, so the server was "
-                    "stopped. Start it again.",
-                    reason="mount",
-                    status_code=409,
-                )
-        await self._check_folders(pid)
-        await self._check_gpus(pid)
-        return self._spawner.address_of(found)
-
-    async def _check_volumes(self, image: containers.Image, home: str, pid: int) -> None:
-        """Check that no volume of the image has been led elsewhere by a link of the image's."""
-        volumes = image_volumes.places(image.volumes, home)
         try:
-            astray = await self._spawner.in_thread(image_volumes.astray, volumes, pid)
-        except OSError:
-            await self._running()
-            raise
-        if astray:
-            raise Refused(
-                f"The image {self._spawner.options.image} has a volume at {astray[0]!r:.80}, which "
-                "a link in the image leads elsewhere. Choose another image, and tell an admin.",
-                reason="image",
-            )
-
-    async def _is_mounted(self, directory: Directory, target: str, pid: int) -> bool:
-        try:
-            return bool(await self._spawner.in_thread(is_mounted_at, directory, target, pid))
+            await spawner.in_thread(compare, meant, int(found["State"]["Pid"]))
         except OSError:
             # A container that has just ended cannot be looked into; that has words of its own.
             await self._running()
             raise
-
-    async def _check_folders(self, pid: int) -> None:
-        for shared in self._folders:
-            if not await self._is_mounted(shared.directory, shared.folder.target, pid):
-                raise Refused(
-                    f"The shared folder {shared.folder.name} is not at {shared.folder.target} in "
-                    "your server, so it was stopped. Start it again, or with another image.",
-                    reason="mount",
-                    status_code=409,
-                )
-
-    async def _check_gpus(self, pid: int) -> None:
-        """Check that the container has the devices that it was granted and no other."""
-        spawner = self._spawner
-        try:
-            problem = await spawner.in_thread(verification.problem, pid, self._devices)
-        except OSError:
-            await self._running()
-            raise
-        if problem:
-            spawner.log.error("Stopping %s: %s", spawner._log_name, problem)
-            raise Refused(
-                "Your server did not get exactly the GPUs that it was given, so it was stopped. "
-                "Please tell an admin; the Hub's log has the details.",
-                reason="gpu",
-                status_code=500,
-            )
+        return spawner.address_of(found)
 
     async def _running(self) -> dict[str, Any]:
         """Return the container's inspection.
