@@ -10,6 +10,7 @@ import docker
 import pytest
 
 from ds01_spawner.cgroups.slices import choose_slices
+from ds01_spawner.cgroups.user_slices import UserSlices
 
 from .users import User
 
@@ -40,6 +41,12 @@ def image(request):
 @pytest.fixture
 def slices(engine):
     return choose_slices(engine.info())
+
+
+@pytest.fixture
+def user_slices(slices):
+    # With the locks of all Hubs here: a sweep looks at the slices of all of them.
+    return UserSlices(slices)
 
 
 @pytest.fixture

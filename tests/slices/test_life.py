@@ -6,7 +6,6 @@ import pytest
 
 from ds01_spawner.cgroups.limits import SliceError, SliceLimits
 from ds01_spawner.cgroups.slices import PROBE
-from ds01_spawner.cgroups.user_slices import UserSlices
 
 from .users import eventually
 
@@ -25,12 +24,6 @@ STRANGE = [
     "\N{GRINNING FACE}" * 3,
     "\N{GRINNING FACE}" * 255,
 ]
-
-
-@pytest.fixture
-def user_slices(slices):
-    # With the locks of all Hubs here: a sweep looks at the slices of all of them.
-    return UserSlices(slices)
 
 
 def test_an_empty_slice_goes_and_one_with_a_container_stays(user, slices):
