@@ -10,7 +10,10 @@ import pytest
 from ds01_spawner.cgroups.hierarchies import slice_of
 from ds01_spawner.cgroups.limits import SliceLimits
 
-USERS, ROUNDS = 6, 15
+from .users import SLOW
+
+#: A start takes seconds in the virtual machine.
+USERS, ROUNDS = 6, max(3, int(15 / SLOW))
 
 
 @pytest.mark.long

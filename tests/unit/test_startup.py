@@ -1,4 +1,4 @@
-"""A configuration that would decide about GPUs in two places."""
+"""What keeps a Hub from starting: GPUs decided in two places, no policy, no slices."""
 
 import threading
 
@@ -8,6 +8,8 @@ from traitlets.config import Config
 
 from ds01_spawner import startup
 from ds01_spawner.gpus.devices import Device, Inventory
+from ds01_spawner.policy import LivePolicy
+from ds01_spawner.settings import DS01Settings
 from ds01_spawner.startup import ConfigurationError, check, contradictions, impossible
 
 
@@ -117,3 +119,34 @@ def test_everything_else_may_be_configured():
     config.DockerSpawner.extra_host_config = {"dns": ["10.0.0.1"]}
 
     assert list(contradictions(config)) == []
+
+
+# -- the policy and the users' slices -------------------------------------------------------------
+
+
+def test_a_hub_does_not_start_with_a_policy_that_it_would_have_to_guess(tmp_path):
+    file = tmp_path / "resource-limits.yaml"
+    assert startup.unreadable(LivePolicy(file)) == [
+        f"{file}: cannot be read: No such file or directory"
+    ]
+    file.write_text("defaults:\n  memori: 1g\n  max_cpus: 0\n")
+    assert [line.split(": ")[0] for line in startup.unreadable(LivePolicy(file))] == [
+        f"{file}:2",
+        f"{file}:3",
+    ]
+    file.write_text("")
+    assert startup.unreadable(LivePolicy(file)) == []
+    file.with_name("storage.yaml").write_text("x")
+    assert startup.unreadable(LivePolicy(file))
+
+
+def test_an_engine_without_slices_is_an_error_with_both_ways_out():
+    (problem,) = startup.no_slices(DS01Settings(), {"SecurityOptions": ["name=rootless"]})
+    assert "runs rootless" in problem
+    assert "c.DS01Spawner.aggregate_limits = 'admission'" in problem
+
+
+def test_a_hub_that_counts_needs_no_slices_and_says_so(caplog):
+    settings = DS01Settings(aggregate_limits="admission")
+    assert list(startup.no_slices(settings, {"SecurityOptions": ["name=rootless"]})) == []
+    assert "is counted when they start; no cgroup holds it" in caplog.text
