@@ -12,6 +12,7 @@ import pytest
 
 from ds01_spawner.buildkit import BuildError
 from ds01_spawner.images import bases
+from tests.containers import output_of
 
 ENTRY = """
   - name: {name}
@@ -57,7 +58,7 @@ class Lab:
         return self.client.images.get(self.tag(name))
 
     def read(self, name: str, path: str) -> str:
-        return self.client.containers.run(self.tag(name), ["cat", path], remove=True).decode()
+        return output_of(self.client, self.tag(name), ["cat", path]).decode()
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def lab(built, client, tmp_path):
 def test_the_bases_are_there_and_have_no_jupyter(built, client):
     assert bases.stale(client) == ()
     for tag in ("ds01/python:3.11", "ds01/datascience:2026.11"):
-        listed = client.containers.run(tag, ["pip", "list", "--format=freeze"], remove=True)
+        listed = output_of(client, tag, ["pip", "list", "--format=freeze"])
         assert b"pip==" in listed
         assert b"jupyter" not in listed.lower()
         assert b"ipykernel" not in listed.lower()
@@ -79,8 +80,11 @@ def test_the_bases_are_there_and_have_no_jupyter(built, client):
 
 def test_the_data_science_set_can_be_imported(built, client):
     program = "import pandas, scipy, sklearn, matplotlib.pyplot, seaborn; print(pandas.__name__)"
-    printed = client.containers.run(
-        "ds01/datascience:2026.11", ["python", "-c", program], remove=True, network_mode="none"
+    printed = output_of(
+        client,
+        "ds01/datascience:2026.11",
+        ["python", "-c", program],
+        network_mode="none",
     )
     assert printed == b"pandas\n"
 
@@ -88,7 +92,7 @@ def test_the_data_science_set_can_be_imported(built, client):
 def test_the_sites_certificates_and_settings_stay_out_of_the_bases(built, client):
     for tag in ("ds01/python:3.11", "ds01/datascience:2026.11"):
         find = ["find", "/run", "-name", "ca", "-o", "-name", "pip"]
-        found = client.containers.run(tag, find, remove=True)
+        found = output_of(client, tag, find)
         assert found == b""
 
 
@@ -194,10 +198,10 @@ def test_secrets_reach_the_build_and_not_the_image(lab, tmp_path):
     lab.build(ca_bundle=bundle)
 
     assert lab.read("one", "/seen") == "1\n"
-    found = lab.client.containers.run(
+    found = output_of(
+        lab.client,
         lab.tag("one"),
         ["grep", "-rl", "the site's own --", "/run", "/etc", "/tmp"],
-        remove=True,
         entrypoint=["sh", "-c", '"$0" "$@" || echo none'],
     )
     assert found == b"none\n"

@@ -8,6 +8,7 @@ import pytest
 
 from ds01_spawner import runtime
 from ds01_spawner.runtime.build import LABEL, build, fill, is_complete, list_runtimes, prune
+from tests.containers import output_of
 
 IMAGE = f"ds01/runtime:{runtime.version()}"
 WRITE = ["/opt/ds01/bin/python3", "-I", "-c", "open('/target/half', 'w')"]
@@ -31,7 +32,7 @@ def printed_in(volume, client, code):
     """Return the words that code prints which sees the volume."""
     command = ["/opt/ds01/bin/python3", "-I", "-c", code]
     volumes = [f"{volume}:/target"]
-    return client.containers.run(IMAGE, command, volumes=volumes, remove=True).decode().split()
+    return output_of(client, IMAGE, command, volumes=volumes).decode().split()
 
 
 def names(client):
