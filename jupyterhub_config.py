@@ -92,7 +92,17 @@ c.DS01Spawner.server_token_scopes = [
     "users:activity!user",
     "access:servers!server",
     "access:services!service=ds01",
+    "custom:ds01:images",
 ]
+
+# So that a token can be made that only looks.
+c.JupyterHub.custom_scopes = {
+    "custom:ds01:images": {
+        "description": "Make, change and delete one's own images.",
+        "subscopes": ["custom:ds01:images:read"],
+    },
+    "custom:ds01:images:read": {"description": "Look at the images that one may use."},
+}
 
 # -- The site's own settings -----------------------------------------------------------------
 if (data / "site_config.py").exists():
@@ -108,7 +118,7 @@ if portal_port:
             "oauth_no_confirm": True,
             # Whoever may list all users, as admins may, is one in the portal, too; nobody else can
             # give a log-in this.
-            "oauth_client_allowed_scopes": ["list:users"],
+            "oauth_client_allowed_scopes": ["list:users", "custom:ds01:images"],
             # Seconds for which the Hub waits for it when it starts.
             "timeout": 5,
         }
@@ -116,7 +126,21 @@ if portal_port:
     c.JupyterHub.load_roles.append(
         {"name": "ds01", "services": ["ds01"], "scopes": ["read:users:name", "read:users:groups"]}
     )
-    c.JupyterHub.extra_user_scopes.update({"access:services!service=ds01"})
+    c.JupyterHub.extra_user_scopes.update({"access:services!service=ds01", "custom:ds01:images"})
+
+# -- Idle servers ----------------------------------------------------------------------------
+# A process of its own, too: it looks at what servers do, warns, and stops those whose time is up.
+c.JupyterHub.services.append(
+    {"name": "ds01-culler", "api_token": (secrets / "culler-token").read_text().strip()}
+)
+c.JupyterHub.load_roles.append(
+    {
+        "name": "ds01-culler",
+        "services": ["ds01-culler"],
+        # It asks a server for its kernels with that server's own token.
+        "scopes": ["list:users", "read:users:groups", "read:servers", "delete:servers"],
+    }
+)
 
 # -- Before anybody is served ----------------------------------------------------------------
 startup.prepare(c)

@@ -15,7 +15,7 @@ STOP_SERVERS=""
 PRETENDED_GPUS=""
 HUB_DEADLINE_S=60
 HUB_PID=""
-PORTAL_PID=""
+SERVICE_PIDS=()
 
 usage() {
     cat <<'TEXT'
@@ -180,9 +180,15 @@ install_missing() {
 }
 
 build_missing() {
-    local images runtime packages
+    local images runtime packages listed check
+    # At the same time: Python takes a second or two to begin.
+    listed="$(mktemp)"
+    ds01 runtime build --check >"$listed" &
+    check=$!
     images="$(ds01 images build --check)"
-    runtime="$(ds01 runtime build --check)"
+    wait "$check"
+    runtime="$(<"$listed")"
+    rm -f "$listed"
     [[ -n "$images$runtime" ]] || return 0
     check_disk
     packages="$(ds01 images needs)"
@@ -210,13 +216,14 @@ settle_old_proxy() {
     rm -f "$pid_file"
 }
 
-# The same for a portal: it holds the lock on this directory, and would hold its port.
-settle_old_portal() {
+# The same for services: they hold locks in this directory, and the portal would hold its port.
+settle_old_services() {
     local process
     for process in /proc/[0-9]*; do
-        if tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q -- ' -m ds01_spawner.portal ' &&
+        if tr '\0' ' ' <"$process/cmdline" 2>/dev/null |
+            grep -qE -- ' -m ds01_spawner\.(portal|lifecycle) ' &&
             [[ "$(readlink "$process/cwd")" == "$DATA" ]]; then
-            step "Stopping the portal that a Hub left behind (process ${process#/proc/})"
+            step "Stopping a service that a Hub left behind (process ${process#/proc/})"
             kill "${process#/proc/}" 2>/dev/null || true
             local deadline=$((SECONDS + 5))
             while [[ -e "$process" ]] && ((SECONDS < deadline)); do sleep 0.1; done
@@ -277,7 +284,7 @@ stop_hub() {
     else
         step "Stopping the Hub; servers of users run on"
     fi
-    stop_portal
+    stop_services
     kill -TERM "$HUB_PID" 2>/dev/null || true
     while kill -0 "$HUB_PID" 2>/dev/null; do wait "$HUB_PID" || true; done
     exit 0
@@ -309,7 +316,7 @@ make_pretended_gpus() {
     export LD_LIBRARY_PATH="$directory${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 }
 
-# What the Hub and the portal find around them.
+# What the Hub and its services find around them.
 prepare_environment() {
     export DS01_DATA="$DATA" DS01_IP="$IP" DS01_PORT="$PORT" DS01_STOP_SERVERS="$STOP_SERVERS"
     PATH="$VENV/bin:$(node_directory):$PATH"
@@ -321,35 +328,40 @@ prepare_environment() {
     ulimit -Sn "$(ulimit -Hn)"
 }
 
-# Pages beside the Hub's; one that ends is started again, and the Hub goes on meanwhile.
-start_portal() {
-    [[ "${DS01_PORTAL_PORT:-8082}" != 0 ]] || return 0
+# Services beside the Hub: the portal's pages, and what stops idle servers.
+start_services() {
+    [[ "${DS01_PORTAL_PORT:-8082}" == 0 ]] || start_service "The portal" ds01_spawner.portal
+    start_service "The service that stops idle servers" ds01_spawner.lifecycle
+}
+
+# $1: what it is, $2: its module. One that ends is started again, and the Hub goes on meanwhile.
+start_service() {
     (
-        portal="" pause=1
-        trap '[[ -z "$portal" ]] || kill "$portal" 2>/dev/null; wait; exit 0' TERM
+        service="" pause=1
+        trap '[[ -z "$service" ]] || kill "$service" 2>/dev/null; wait; exit 0' TERM
         while :; do
             began=$SECONDS
-            python -I -m ds01_spawner.portal "$REPO/jupyterhub_config.py" </dev/null &
-            portal=$!
-            wait "$portal" || true
+            python -I -m "$2" "$REPO/jupyterhub_config.py" </dev/null &
+            service=$!
+            wait "$service" || true
             # Nobody to start it for.
             kill -0 $$ 2>/dev/null || exit 0
             ((SECONDS - began < 60)) || pause=1
-            warn "The portal ended; it is started again in $pause s."
+            warn "$1 ended; it is started again in $pause s."
             # In the background, so that a signal is heard meanwhile.
             sleep "$pause" &
             wait $!
             ((pause >= 60)) || pause=$((2 * pause))
         done
     ) 9>&- &
-    PORTAL_PID=$!
+    SERVICE_PIDS+=("$!")
 }
 
-stop_portal() {
-    [[ -n "$PORTAL_PID" ]] || return 0
-    kill -TERM "$PORTAL_PID" 2>/dev/null || true
-    wait "$PORTAL_PID" 2>/dev/null || true
-    PORTAL_PID=""
+stop_services() {
+    local pid
+    for pid in "${SERVICE_PIDS[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
+    for pid in "${SERVICE_PIDS[@]}"; do wait "$pid" 2>/dev/null || true; done
+    SERVICE_PIDS=()
 }
 
 start_hub() {
@@ -359,7 +371,10 @@ start_hub() {
     echo "$HUB_PID" >>"$DATA/run.lock"
     local deadline=$((SECONDS + HUB_DEADLINE_S))
     until hub_answers; do
-        kill -0 "$HUB_PID" 2>/dev/null || die "The Hub ended; its last lines above say why."
+        if ! kill -0 "$HUB_PID" 2>/dev/null; then
+            stop_services
+            die "The Hub ended; its last lines above say why."
+        fi
         ((SECONDS < deadline)) || warn "The Hub does not answer after $HUB_DEADLINE_S s; still waiting."
         ((SECONDS < deadline)) || deadline=$((SECONDS + HUB_DEADLINE_S))
         sleep 0.2
@@ -395,7 +410,7 @@ main() {
     [[ "$INSTALL" == no ]] || install_missing
     warn_without_live_restore
     settle_old_proxy
-    settle_old_portal
+    settle_old_services
     check_ports
     "$VENV/bin/python" "$REPO/scripts/make_secrets.py" "$DATA/secrets"
     ds01 network setup
@@ -403,13 +418,13 @@ main() {
     make_pretended_gpus
     step "Starting the Hub"
     prepare_environment
-    start_portal
+    start_services
     start_hub
     say_where
     # Ends when the Hub does; a signal ends it in stop_hub.
     local status=0
     wait "$HUB_PID" || status=$?
-    stop_portal
+    stop_services
     die "The Hub ended by itself (status $status); its last lines above say why."
 }
 

@@ -82,6 +82,24 @@ pytest() { "$VENV/bin/python" -m pytest --durations=10 "$@"; }
 
 pytest_in_vm() { "$VENV/bin/python" -m tests.vm --durations=10 "$@"; }
 
+# Beside the unit tests, which leave it a core and do not mind how long they take.
+vm=
+vm_log="$(mktemp)"
+begin_vm() {
+    # A group of its own, to be ended as a whole.
+    set -m
+    pytest_in_vm "$@" >"$vm_log" 2>&1 &
+    vm=$!
+    set +m
+}
+end_vm() {
+    local status=0
+    wait "$vm" || status=$?
+    vm=
+    cat "$vm_log"
+    return "$status"
+}
+
 # The engine of these tests borrows what the machine's own has built.
 build_to_lend() {
     "$VENV/bin/ds01" images build
@@ -101,17 +119,28 @@ style() {
         tests/vm/run.sh tests/vm/root/usr/local/sbin/*
 }
 
-trap 'printf "\nWhere the time went:\n"; printf "%s\n" "${times[@]}"' EXIT
+at_exit() {
+    [[ -z "$vm" ]] || kill -- "-$vm"
+    rm -f "$vm_log"
+    printf '\nWhere the time went:\n'
+    printf '%s\n' "${times[@]}"
+}
+trap at_exit EXIT
 
 timed "set-up" set_up
 for part in "${parts[@]}"; do
     case "$part" in
     unit)
+        ! needs vm || begin_vm tests/vm tests/slices -m "not long" "$@"
         timed "style and types" style
         timed "unit tests" pytest tests/unit -m "not long" "$@"
+        ! needs vm || timed "the rest of the tests in a virtual machine" end_vm
         ;;
     docker) timed "docker tests" pytest tests/docker tests/slices -m "not long" "$@" ;;
-    vm) timed "tests in a virtual machine" pytest_in_vm tests/vm tests/slices -m "not long" "$@" ;;
+    vm)
+        needs unit ||
+            timed "tests in a virtual machine" pytest_in_vm tests/vm tests/slices -m "not long" "$@"
+        ;;
     gpu)
         timed "images and runtime to lend" build_to_lend
         timed "gpu tests" pytest_in_namespace tests/gpu -m "not long" "$@"

@@ -20,6 +20,9 @@ from pathlib import Path
 
 Log = Callable[[str], None]
 
+#: The engine's own builder, also where somebody made another one the default of buildx.
+ENVIRONMENT = {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default"}
+
 #: From this version on the client builds only through its plug-in buildx.
 _FIRST_WITHOUT_BUILDKIT = 23
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
@@ -65,19 +68,41 @@ def build(
     BuildError
         If there is no client that can build, or the build fails.
     """
-    command = [find_client(), "build", "--progress=plain", "--tag", tag]
-    for key, value in (labels or {}).items():
+    command = build_command(context, tag, labels or {}, secrets or {}, arguments or {})
+    run_logged(command, f"Building {tag}", environment=ENVIRONMENT, log=log)
+
+
+def build_command(
+    context: Path,
+    tag: str,
+    labels: Mapping[str, str],
+    secrets: Mapping[str, Path],
+    arguments: Mapping[str, str],
+    *more: str,
+) -> list[str]:
+    """Return the client's command for a build, to be run with `ENVIRONMENT`; see `build`.
+
+    Parameters
+    ----------
+    more
+        Further options.
+
+    Raises
+    ------
+    BuildError
+        If there is no client that can build.
+    """
+    command = [find_client(), "build", "--progress=plain", "--tag", tag, *more]
+    for key, value in labels.items():
         command += ["--label", f"{key}={value}"]
-    for key, value in (arguments or {}).items():
+    for key, value in arguments.items():
         command += ["--build-arg", f"{key}={value}"]
     for name in _PROXIES:
         if name in os.environ:
             command += ["--build-arg", name]
-    for key, path in (secrets or {}).items():
+    for key, path in secrets.items():
         command += ["--secret", f"id={key},src={path}"]
-    # The engine's own builder, also where somebody made another one the default of buildx.
-    environment = {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default"}
-    run_logged([*command, str(context)], f"Building {tag}", environment=environment, log=log)
+    return [*command, str(context)]
 
 
 def run_logged(
@@ -124,8 +149,15 @@ def run_logged(
 
 
 @contextmanager
-def site_secrets(ca_bundle: Path | None) -> Iterator[dict[str, Path]]:
+def site_secrets(ca_bundle: Path | None, index: str = "") -> Iterator[dict[str, Path]]:
     """Give builds what they need to reach this site's package registries.
+
+    Parameters
+    ----------
+    ca_bundle
+        Certificates, where the images' own do not do.
+    index
+        The package index; by default the one that this machine's pip uses.
 
     Yields
     ------
@@ -135,7 +167,11 @@ def site_secrets(ca_bundle: Path | None) -> Iterator[dict[str, Path]]:
     """
     with tempfile.TemporaryDirectory(prefix="ds01-build-") as directory:
         pip = Path(directory) / "pip.conf"
-        pip.write_text(_pip_settings(), "utf-8")
+        settings = {"index-url": index} if index else _pip_settings()
+        if ca_bundle is not None:
+            settings["cert"] = "/run/secrets/ca"
+        lines = [f"{key} = {value}" for key, value in settings.items() if value]
+        pip.write_text("\n".join(["[global]", *lines, ""]), "utf-8")
         secrets = {"pip": pip}
         if ca_bundle is not None:
             secrets["ca"] = ca_bundle
@@ -180,7 +216,7 @@ def content_hash(directory: Path, *more: str) -> str:
     return digest.hexdigest()
 
 
-def _pip_settings() -> str:
+def _pip_settings() -> dict[str, str]:
     settings: dict[str, str] = {}
     # The list has files first and the environment last, which wins with pip too.
     listed = _output(sys.executable, "-m", "pip", "config", "list")
@@ -191,8 +227,7 @@ def _pip_settings() -> str:
             # A local directory is not there inside a build.
             words = [word for word in ast.literal_eval(value).split() if "file://" not in word]
             settings[key] = " ".join(words)
-    lines = [f"{key} = {value}" for key, value in settings.items() if value]
-    return "\n".join(["[global]", *lines, ""])
+    return settings
 
 
 def _can_build(client: str) -> bool:

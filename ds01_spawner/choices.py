@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import docker.errors
 
@@ -14,8 +14,10 @@ from .admission.grants import Grants
 from .admission.offers import largest_count, offers
 from .admission.quota import in_words
 from .errors import Refused
-from .form import GpuChoices, ImageChoice
+from .form import GpuChoices, ImageChoice, OwnImage
 from .images.catalogue import CatalogueImage
+from .images.records import Build, State
+from .images.shelf import UserImage, tagged_name
 from .policy import Limits
 
 _LOG = logging.getLogger(__name__)
@@ -25,17 +27,51 @@ _PATIENCE_S = 5.0
 
 
 async def image_choices(
-    docker_call: engine.Docker, catalogue: Iterable[CatalogueImage]
+    docker_call: engine.Docker,
+    catalogue: Iterable[CatalogueImage],
+    users: Iterable[UserImage] = (),
+    viewer: str = "",
+    builds: Iterable[Build] = (),
 ) -> list[ImageChoice]:
-    """Return the catalogue's images with their sizes."""
-    return await asyncio.gather(*(_image_choice(docker_call, image) for image in catalogue))
+    """Return the images to choose from, with their sizes: one's own, others', the catalogue's.
+
+    Parameters
+    ----------
+    users
+        Users' images, newest first.
+    builds
+        The last build of each of the viewer's own images.
+    """
+    made = users_choices(list(users), viewer, builds)
+    bases = await asyncio.gather(*(_image_choice(docker_call, image) for image in catalogue))
+    return [*made, *(base for base in bases if base is not None)]
 
 
-async def _image_choice(docker_call: engine.Docker, image: CatalogueImage) -> ImageChoice:
+def users_choices(
+    images: Collection[UserImage], viewer: str, builds: Iterable[Build]
+) -> list[ImageChoice]:
+    """Return users' images to choose from: one's own, then others', then those that only failed."""
+    problems = {
+        tagged_name(build.owner, build.project, build.tag): build.problem
+        for build in builds
+        if build.state in (State.FAILED, State.INTERRUPTED)
+    }
+    tagged = sorted((image for image in images if image.tags), key=lambda i: i.owner != viewer)
+    shown = []
+    for image in tagged:
+        own = [problems.pop(name) for name in image.names if name in problems]
+        described = OwnImage.of(image, viewer, own[0] if own else "")
+        shown.append(ImageChoice(described, image.size_bytes))
+    missing = [ImageChoice(OwnImage.missing(*problem), None) for problem in problems.items()]
+    mine = sum(1 for choice in shown if choice.kind == "My images")
+    return [*shown[:mine], *missing, *shown[mine:]]
+
+
+async def _image_choice(docker_call: engine.Docker, image: CatalogueImage) -> ImageChoice | None:
     try:
         found = await docker_call("inspect_image", image.image)
     except docker.errors.NotFound:
-        return ImageChoice(image, None)
+        return None if image.on_request else ImageChoice(image, None)
     except engine.UNREACHABLE:
         return ImageChoice(image, None, known=False)
     return ImageChoice(image, int(found["Size"]))

@@ -117,14 +117,36 @@ _PORTAL_PORT = argument(
 )
 
 
-@command("images build", *_BUILD_ARGUMENTS)
+_IMAGE_NAMES = argument(
+    "names",
+    metavar="NAME",
+    nargs="*",
+    help="an image of the catalogue, also one that is there only on request",
+)
+
+
+@command("images build", *_BUILD_ARGUMENTS, _IMAGE_NAMES)
 def images_build(args: argparse.Namespace) -> int:
-    """build what is missing or has changed among the catalogue's own images"""
+    """build what is missing or has changed among the catalogue's own images, or what is named"""
     client = _engine()
+    known = {entry.name: entry for entry in bases.catalogue()}
+    if unknown := [name for name in args.names if name not in known]:
+        _say(f"ds01: there is no image {unknown[0]!r}; the images are {', '.join(known)}.")
+        return 1
+    asked = {known[name].image for name in args.names}
     if args.check:
-        return _list(bases.stale(client))
+        return _list(bases.stale(client, only=asked))
+    here = {recipe.tag for recipe in bases.recipes()}
+    for entry in (known[name] for name in args.names):
+        if entry.image not in here:
+            _say(f"Fetching {entry.image}, which may take a long time ...")
+            bases.fetch(client, entry)
+    if asked and not asked & here:
+        return 0
     built = bases.build_bases(
-        client, _ca_bundle(args), _say, details=_say if args.verbose else _hush
+        *(client, _ca_bundle(args), _say),
+        only=asked & here,
+        details=_say if args.verbose else _hush,
     )
     _say(f"Built {', '.join(built)}." if built else "All images are up to date.")
     return 0
@@ -150,6 +172,8 @@ def images_list(args: argparse.Namespace) -> int:
         except docker.errors.ImageNotFound:
             size = "-"
             state = "run 'ds01 images build'" if entry.image in stale else "pulled when first used"
+            if entry.on_request:
+                state = f"not offered; 'ds01 images build {entry.name}' brings it"
         rows.append((entry.name, entry.image, size, state))
     _table(rows)
     return 0

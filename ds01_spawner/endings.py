@@ -19,6 +19,8 @@ class Cause(str, Enum):
     KILLED = "killed"
     GONE = "gone"
     START_FAILED = "start-failed"
+    #: By the service that stops idle servers.
+    CULLED = "culled"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def explain(
     inspected: dict[str, Any],
     *,
     stopped_by: str | None = None,
+    reason: str = "",
 ) -> Ending:
     """Read the end of a container from its inspection.
 
@@ -68,6 +71,8 @@ def explain(
         Docker's inspection of the container after it ended.
     stopped_by
         Who asked for the stop, as a phrase such as ``you`` or ``admin bob``; None when nobody did.
+    reason
+        Why the service that stops idle servers did it, to follow "Stopped"; empty if it was not it.
     """
     state = inspected["State"]
     code = int(state["ExitCode"])
@@ -75,6 +80,9 @@ def explain(
     if state["Status"] == "created":
         cause = Cause.START_FAILED
         message = "Its start was interrupted when the Hub restarted. Start it again."
+    elif reason:
+        cause = Cause.CULLED
+        message = f"Stopped {reason}."
     elif stopped_by is not None:
         cause = Cause.STOPPED
         message = f"Stopped by {stopped_by}."

@@ -12,6 +12,7 @@ from .admission.offers import Offer
 from .endings import Ending
 from .gpus.request import parse_request
 from .images.catalogue import CatalogueImage
+from .images.shelf import UserImage
 from .options import NO_GPU, SMALLEST_CPUS, SMALLEST_MEMORY_BYTES, Choices
 from .pages import seen_by
 from .policy import format_bytes, parse_bytes
@@ -25,25 +26,92 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.filters["size"] = format_bytes
 
+BASES = "Bases"
+#: More images than fit a screen can be searched.
+_MANY_IMAGES = 8
+
 #: Packages that make an image one for looking at data.
 _DATA_PACKAGES = {"pandas", "polars", "scipy", "matplotlib"}
 
 
 @dataclass(frozen=True)
-class ImageChoice:
-    """A catalogue image and what this machine has of it.
+class OwnImage:
+    """A user's image in the words of a catalogue's entry.
 
     Attributes
     ----------
+    problem
+        Why its last build failed; empty if it did not.
+    can_start
+        Whether there is an image; without one, only the problem is shown.
+    """
+
+    name: str
+    framework: str
+    version: str
+    description: str
+    is_shared: bool = False
+    problem: str = ""
+    can_start: bool = True
+    contents: tuple[str, ...] = ()
+    cuda: str | None = None
+    needs_gpu: bool = False
+
+    @classmethod
+    def of(cls, image: UserImage, viewer: str, problem: str = "") -> OwnImage:
+        """Describe an image for somebody."""
+        is_shared = image.owner != viewer
+        whose = f"Shared by {image.owner}, built" if is_shared else "Built"
+        return cls(
+            name=image.name,
+            framework=f"version {image.number}",
+            version=f"on {image.base}" if image.base else "",
+            description=f"{whose} on {image.created:%d %b %Y}.",
+            is_shared=is_shared,
+            problem=problem,
+        )
+
+    @classmethod
+    def missing(cls, name: str, problem: str) -> OwnImage:
+        """Describe an image of which no build has succeeded yet."""
+        description = "There is no image yet: its build failed."
+        return cls(name, "", "", description, problem=problem, can_start=False)
+
+
+@dataclass(frozen=True)
+class ImageChoice:
+    """An image and what this machine has of it.
+
+    Attributes
+    ----------
+    image
+        A catalogue's entry, or a user's image.
     size_bytes
         Its size on this machine; None means that it must be fetched first.
     known
         Whether the engine said; if not, the size means nothing.
     """
 
-    image: CatalogueImage
+    image: CatalogueImage | OwnImage
     size_bytes: int | None
     known: bool = True
+
+    @property
+    def kind(self) -> str:
+        """Under which heading it stands."""
+        if isinstance(self.image, CatalogueImage):
+            return BASES
+        return "Shared with me" if self.image.is_shared else "My images"
+
+    @property
+    def can_start(self) -> bool:
+        """Whether it can be chosen."""
+        return isinstance(self.image, CatalogueImage) or self.image.can_start
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it; empty if nothing is."""
+        return "" if isinstance(self.image, CatalogueImage) else self.image.problem
 
     @property
     def picture(self) -> str:
@@ -102,6 +170,7 @@ def render_form(
     missing_folders: Container[str] = (),
     ending: Ending | None = None,
     viewer: str | None = None,
+    images_url: str = "",
 ) -> str:
     """Return the form's fields as HTML.
 
@@ -119,6 +188,8 @@ def render_form(
         How the project's server ended the last time.
     viewer
         Name of the user who looks at the form; the owner by default.
+    images_url
+        Where images are made; empty if there is no portal.
     """
     limits = choices.limits
     gpus = gpus or GpuChoices()
@@ -135,6 +206,10 @@ def render_form(
         project=project,
         ending=seen_by(viewer, ending) if ending and viewer else ending,
         chosen_image=_chosen_image(images, previous),
+        gone_image=_gone_image(images, previous),
+        images_url=images_url,
+        own_images=any(choice.kind != BASES for choice in images),
+        many_images=len(images) > _MANY_IMAGES,
         cpus=_segments(SMALLEST_CPUS, limits.cpus, cpus, "{:g}".format),
         memory=_segments(SMALLEST_MEMORY_BYTES, limits.memory_bytes, memory, format_bytes),
         gpus=gpus,
@@ -145,9 +220,21 @@ def render_form(
 
 
 def _chosen_image(images: list[ImageChoice], previous: Mapping[str, Any]) -> str:
-    names = [choice.image.name for choice in images]
     wanted = str(previous.get("image", ""))
-    return wanted if wanted in names else names[0]
+    if wanted in _offered(images):
+        return wanted
+    # The one that a request without an image gets.
+    return next(choice.image.name for choice in images if choice.kind == BASES)
+
+
+def _offered(images: list[ImageChoice]) -> set[str]:
+    return {choice.image.name for choice in images if choice.can_start}
+
+
+def _gone_image(images: list[ImageChoice], previous: Mapping[str, Any]) -> str:
+    """Return the image that was chosen before and is not offered any more; empty if it is."""
+    wanted = str(previous.get("image") or "")
+    return "" if wanted in {"", *_offered(images)} else wanted[:120]
 
 
 def _read(read: Callable[[Any], float], value: Any, smallest: float, default: float) -> float:

@@ -14,7 +14,9 @@ from .admission import quota
 from .errors import Refused
 from .gpus.devices import Device
 from .gpus.request import GpuRequest, parse_request
+from .images import shelf
 from .images.catalogue import Catalogue
+from .images.shelf import UserImage
 from .policy import GIB, Folder, Limits, format_bytes, parse_bytes
 
 #: Below this JupyterLab and one kernel do not start.
@@ -35,11 +37,22 @@ _LONGEST_TEXT = 500
 
 @dataclass(frozen=True)
 class Choices:
-    """What one user can choose from: images, what their limits allow, and shared folders."""
+    """What one user can choose from.
+
+    Attributes
+    ----------
+    catalogue
+        The images that everybody has.
+    limits, folders
+        What the policy allows.
+    images
+        Users' own images, as far as this user may use them.
+    """
 
     catalogue: Catalogue
     limits: Limits
     folders: tuple[Folder, ...] = ()
+    images: tuple[UserImage, ...] = ()
 
     @property
     def default_cpus(self) -> float:
@@ -58,7 +71,8 @@ class SpawnOptions(BaseModel):
     Attributes
     ----------
     image
-        Name of a catalogue image; the catalogue's first by default.
+        Name of a catalogue image, or of a user's (``ds01-alice/vision``); the catalogue's first
+        by default.
     cpus
         Cores.
     memory
@@ -105,7 +119,7 @@ class SpawnOptions(BaseModel):
             raise ValueError("must be a size such as 8g")
         return parse_bytes(value)
 
-    def profile(self, catalogue: Catalogue, granted: Sequence[Device] = ()) -> str:
+    def profile(self, granted: Sequence[Device] = ()) -> str:
         """Return the one line that an admin reads in the Hub's Profile column.
 
         Parameters
@@ -113,20 +127,19 @@ class SpawnOptions(BaseModel):
         granted
             The devices that the server got, which may be larger than what was asked for.
         """
-        image = catalogue.get(self.image)
         size = f"{self.cpus:g} CPU · {format_bytes(self.memory)}"
         if self.gpus is not None:
             size += f" · {_in_short(self.gpus, granted)}"
-        return f"{image.name} · {size}" + (" · safe start" if self.safe_start else "")
+        return f"{self.image} · {size}" + (" · safe start" if self.safe_start else "")
 
-    def stored(self, catalogue: Catalogue, granted: Sequence[Device] = ()) -> dict[str, Any]:
+    def stored(self, granted: Sequence[Device] = ()) -> dict[str, Any]:
         """Return what the Hub keeps for the next start and shows to admins.
 
         Safe start is for once: kept, it would ignore a user's settings for ever. A choice of
         folders is, too: kept, it would refuse the next start of whoever has lost one.
         """
         kept = self.model_dump(exclude={"safe_start", "folders"})
-        return {**kept, PROFILE: self.profile(catalogue, granted)}
+        return {**kept, PROFILE: self.profile(granted)}
 
 
 def parse_options(raw: Mapping[str, Any], choices: Choices) -> SpawnOptions:
@@ -148,7 +161,7 @@ def parse_options(raw: Mapping[str, Any], choices: Choices) -> SpawnOptions:
         options = SpawnOptions.model_validate({**defaults, **asked})
     except ValidationError as error:
         raise Refused(_explain(error), reason="options") from None
-    _check_image(options.image, choices.catalogue)
+    _check_image(options.image, choices)
     _check_limits(options, choices.limits)
     _check_folders(options, choices.folders)
     return options
@@ -195,11 +208,20 @@ def _times(count: int, size: str) -> str:
     return f"{count} × {size}" if count > 1 else size
 
 
-def _check_image(name: str, catalogue: Catalogue) -> None:
+def _check_image(name: str, choices: Choices) -> None:
+    """Refuse an image that is not offered to this user, in the same words as one that is not."""
+    if shelf.looks_like_users(name):
+        if shelf.named(choices.images, name) is None:
+            raise Refused(
+                f"There is no image {name!r:.120} that you may use; perhaps it was deleted, or is "
+                "not shared any more. Choose another.",
+                reason="image",
+            )
+        return
     try:
-        catalogue.get(name)
+        choices.catalogue.get(name)
     except KeyError:
-        offered = ", ".join(image.name for image in catalogue)
+        offered = ", ".join(image.name for image in choices.catalogue)
         raise Refused(
             f"There is no image {name!r:.80} here. Choose one of: {offered}.", reason="image"
         ) from None

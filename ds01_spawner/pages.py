@@ -14,13 +14,13 @@ from jupyterhub.user import User
 
 from . import pretend
 from .endings import Ending
+from .lifecycle.told import told_to_owner
 from .live import NeverRead
 from .names import DEFAULT_PROJECT, project_of, server_of
 from .policy import format_bytes
 
 if TYPE_CHECKING:
     from .spawner import DS01Spawner
-    from .store import Store
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class Project:
         Whether the Hub knows a server for it; otherwise it is only a folder with files.
     folder
         Name of its folder on the machine where that is another one; empty otherwise.
+    notice
+        That its server will be stopped soon, and why; empty if it will not.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Project:
     memory: str = ""
     has_server: bool = False
     folder: str = ""
+    notice: str = ""
 
     @property
     def last_used(self) -> float:
@@ -85,6 +88,7 @@ class _Records:
     endings: dict[str, Ending]
     folders: dict[str, str]
     memory_kills: dict[str, int]
+    notices: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class PageInfo:
         running = [server for server in user.all_spawners() if server.ready]
         existing, records = await asyncio.gather(
             self._existing(spawner),
-            spawner.in_thread(_read_records, spawner.store, user.name, running),
+            spawner.in_thread(_read_records, spawner, user.name, running),
         )
         # Asked again: servers can come and go during the reading.
         # A server that somebody named "default" cannot be started; the unnamed one is that project.
@@ -173,6 +177,7 @@ class PageInfo:
             memory=_memory(_stored(spawner)),
             has_server=True,
             folder=folder,
+            notice=records.notices.get(name, "") if spawner.ready else "",
         )
 
     async def _existing(self, spawner: DS01Spawner) -> list[str]:
@@ -194,8 +199,10 @@ def seen_by(viewer: str, ending: Ending) -> Ending:
     return replace(ending, message=message)
 
 
-def _read_records(store: Store, username: str, running: list[DS01Spawner]) -> _Records:
+def _read_records(settings: DS01Spawner, username: str, running: list[DS01Spawner]) -> _Records:
+    store, lives = settings.store, told_to_owner(settings.life_records, username)
     return _Records(
+        notices={project: told.notice for project, told in lives.items()},
         endings=store.last_endings(username),
         folders=store.project_folders(username),
         memory_kills={spawner.name: spawner.memory_kills() for spawner in running},

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from jupyterhub.traitlets import ByteSpecification
-from traitlets import Bool, Enum, Int, List, Unicode, default
+from traitlets import Bool, Enum, Float, Int, List, Unicode, default
 from traitlets.config import Configurable
 
 from .accounts import OwnAccounts, SystemAccounts
@@ -26,6 +26,8 @@ from .gpus.nvml import Nvml
 from .gpus.snapshot import Snapshots
 from .images.catalogue import Catalogue
 from .images.live import LiveCatalogue
+from .images.records import ImageRecords
+from .lifecycle.records import LifeRecords
 from .live import NeverRead
 from .lone_thread import LoneThread
 from .policy import LivePolicy, Share, this_machine
@@ -33,6 +35,8 @@ from .store import Store
 
 #: The portal's name as a service of the Hub.
 PORTAL = "ds01"
+#: The service that stops idle servers.
+CULLER = "ds01-culler"
 
 #: Traits of the parent that have no effect here, and what to use instead.
 WITHOUT_EFFECT = {
@@ -248,6 +252,64 @@ class DS01Settings(Configurable):
         help="Port of the portal, the service `ds01`, on the address that the Hub has; 0 for none.",
     ).tag(config=True)
 
+    cull_every_s = Float(
+        60.0,
+        min=1.0,
+        help="""
+        Seconds between two looks of the service `ds01-culler` at what servers do. Policy's
+        `idle_detection_window` counts these looks.
+        """,
+    ).tag(config=True)
+
+    stop_notice_s = Float(
+        600.0,
+        min=0.0,
+        help="Seconds that an owner has at least between the first warning and the stop.",
+    ).tag(config=True)
+
+    package_index = Unicode(
+        "",
+        help="""
+        Address of the package index that builds of images use, such as
+        `https://pypi.example.org/simple`. Empty: the one that pip on this machine uses.
+        """,
+    ).tag(config=True)
+
+    wheels_directory = Unicode(
+        "",
+        help="""
+        Directory with wheels of the site's own. In builds of images, packages that are in it come
+        from it, whatever versions the index has. It is read anew by each build.
+        """,
+    ).tag(config=True)
+
+    builds_at_once = Int(
+        1, min=1, help="Images that are built at the same time; of one user there is one."
+    ).tag(config=True)
+
+    build_cpus = Float(2.0, min=0.1, help="CPUs of all image builds together.").tag(config=True)
+
+    build_memory = ByteSpecification(8 * 1024**3, help="Memory of all image builds together.").tag(
+        config=True
+    )
+
+    build_pids = Int(4096, min=64, help="Processes and threads of all image builds together.").tag(
+        config=True
+    )
+
+    lowest_free_disk = ByteSpecification(
+        10 * 1024**3, help="With less free room than this where images lie, none is built."
+    ).tag(config=True)
+
+    build_cache_size = ByteSpecification(
+        20 * 1024**3,
+        help="""
+        What builds of images may leave behind in Docker's cache, beyond what is in images. More is
+        removed after each build, the least recently used first, so that it is built anew when it is
+        needed.
+        """,
+    ).tag(config=True)
+
     @default("use_internal_ip")
     def _default_use_internal_ip(self) -> bool:
         return True
@@ -288,6 +350,12 @@ class DS01Settings(Configurable):
         return f"{hub.scheme}://{hub.hostname}:{self.portal_port}{base}services/{PORTAL}/"
 
     @property
+    def images_url(self) -> str:
+        """Where a browser finds the page of images; empty if there is no portal."""
+        base = self.hub.base_url.removesuffix("/").removesuffix("hub")
+        return f"{base}services/{PORTAL}/images" if self.portal_port else ""
+
+    @property
     def hub_id(self) -> str:
         """What tells this Hub's containers from another Hub's on the same engine."""
         return _hub_id(Path(self.data_dir))
@@ -296,6 +364,16 @@ class DS01Settings(Configurable):
     def store(self) -> Store:
         """The project's own database."""
         return _store(Path(self.data_dir))
+
+    @property
+    def image_records(self) -> ImageRecords:
+        """Builds of users' images, in the same database."""
+        return _image_records(Path(self.data_dir))
+
+    @property
+    def life_records(self) -> LifeRecords:
+        """What is remembered of servers' lives, in the same database."""
+        return _life_records(Path(self.data_dir))
 
     @property
     def catalogue(self) -> Catalogue:
@@ -384,6 +462,16 @@ def _hub_id(data: Path) -> str:
 @lru_cache
 def _store(data: Path) -> Store:
     return Store(data / "ds01.sqlite")
+
+
+@lru_cache
+def _image_records(data: Path) -> ImageRecords:
+    return ImageRecords(data / "ds01.sqlite")
+
+
+@lru_cache
+def _life_records(data: Path) -> LifeRecords:
+    return LifeRecords(data / "ds01.sqlite")
 
 
 @lru_cache

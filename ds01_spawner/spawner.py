@@ -12,12 +12,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from dockerspawner import DockerSpawner
 from jupyterhub import orm
 from jupyterhub.utils import url_path_join
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from traitlets import Bunch, default, validate
 
@@ -34,12 +36,15 @@ from .choices import gpu_choices, image_choices, standing
 from .errors import Refused
 from .form import render_form
 from .gpus.devices import Device
+from .images import shelf
+from .images.shelf import Shelf, UserImage
+from .lifecycle.processes import end_work
 from .names import DEFAULT_PROJECT, container_name, project_of
 from .options import Choices, SpawnOptions, parse_options, read_form
-from .policy import Folder, Limits, Share, this_machine
+from .policy import Folder, Lifecycle, Limits, Share, this_machine
 from .pulls import Pulls
 from .readiness import LaunchSlots
-from .settings import DS01Settings
+from .settings import CULLER, DS01Settings
 from .start import Start
 from .who import requester
 from .workspaces import Workspaces
@@ -172,9 +177,31 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         chosen = self.options.folders
         return tuple(f for f in self.share().folders if chosen is None or f.name in chosen)
 
-    def choices(self) -> Choices:
-        """Return what this user can choose from."""
-        return Choices(self.catalogue, self.limits(), self.share().folders)
+    def choices(self, images: Sequence[UserImage] = ()) -> Choices:
+        """Return what this user can choose from; of users' images, those that were looked up."""
+        return Choices(self.catalogue, self.limits(), self.share().folders, tuple(images))
+
+    async def user_images(self) -> list[UserImage]:
+        """Return the users' images that this user may use, newest first.
+
+        Raises
+        ------
+        Refused
+            503 if the engine gives no answer: what cannot be looked up is not allowed.
+        """
+        groups = {group.name for group in self.user.orm_user.groups}
+        groups.update(self.share().resolved.groups)
+        try:
+            images = await Shelf(self.docker, self.hub_id).all()
+        except engine.UNREACHABLE as error:
+            raise Refused(
+                "The container engine does not answer. Try again in a minute; if it stays so, "
+                "tell an admin.",
+                reason="engine",
+                status_code=503,
+            ) from error
+        shares = await self.in_thread(self.image_records.shares)
+        return shelf.usable(images, shares, self.user.name, groups)
 
     def ownership_labels(self) -> dict[str, str]:
         """Return the labels by which this server's container is known."""
@@ -196,7 +223,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         return self._read_submitted_form
 
     @default("apply_user_options")
-    def _default_apply_user_options(self) -> Callable[..., None]:
+    def _default_apply_user_options(self) -> Callable[..., Awaitable[None]]:
         return DS01Spawner.apply_options
 
     async def render_options_form(self) -> str:
@@ -208,9 +235,12 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             ending = await self.in_thread(self.store.last_ending, self.user.name, self.project)
         else:
             (spawner, previous), ending = submitted, None
-        choices, name = spawner.choices(), spawner.user.name
+        own, problem = await _looked_up(spawner)
+        choices, name = spawner.choices(own), spawner.user.name
+        # Without a look at the images it is not known which are missing.
+        builds = [] if problem else await self.in_thread(self.image_records.latest, name)
         images, gpus, (left, refusal), folders = await asyncio.gather(
-            image_choices(self.docker, self.catalogue),
+            image_choices(self.docker, self.catalogue, own, name, builds),
             gpu_choices(spawner.grants, name, choices.limits),
             standing(spawner.grants, name, spawner.name, choices.limits),
             shared_folders.look(choices.folders),
@@ -222,10 +252,11 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             project=spawner.project,
             gpus=gpus,
             # Why it was refused just now stands above the form already.
-            refusal="" if submitted else refusal,
+            refusal="" if submitted else refusal or problem,
             missing_folders=folders.missing,
             ending=ending,
             viewer=viewer,
+            images_url=self.images_url,
         )
 
     def _read_submitted_form(self, form: dict[str, list[str]]) -> dict[str, Any]:
@@ -243,7 +274,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         self._read_submitted_form(query_data)
         raise Refused("Check the choices and press Start.", reason="link")
 
-    def apply_options(self, raw: dict[str, Any]) -> None:
+    async def apply_options(self, raw: dict[str, Any]) -> None:
         """Check what was asked for, whoever asked and by which way: the one gate.
 
         Stored options come through here too, so that every start checks them again.
@@ -255,7 +286,10 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         """
         try:
             _refuse_default(self.name)
-            self.options = parse_options(raw, self.choices())
+            named = shelf.looks_like_users(str(raw.get("image", "")))
+            # Who starts from the catalogue is not kept from it by an engine that is slow.
+            images = await self.user_images() if named else ()
+            self.options = parse_options(raw, self.choices(images))
         except Refused:
             self.user_options = hub_rows.kept(raw)
             raise
@@ -263,7 +297,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
 
     def keep_options(self, granted: Sequence[Device] = ()) -> None:
         """Keep what was asked for, for the next start, and what was granted, for those who look."""
-        stored = self.options.stored(self.catalogue, granted)
+        stored = self.options.stored(granted)
         self.user_options = self.orm_spawner.user_options = stored
         # The Hub rolls back what is not committed when it answers any other request.
         self.user.db.commit()
@@ -386,13 +420,39 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         found = await engine.patiently(self.inspect_own)
         if found is None:
             return
+        reason = ""
+        if stopped_by == f"the service {CULLER}":
+            reason = await self._why_culled(found["Id"])
+        if not now and found["State"]["Running"]:
+            await end_work(found["Id"], found["State"]["Pid"], self._grace_of_work())
         await engine.stop(self.docker, found["Id"], 0 if now else self.stop_grace_s)
         ended = await engine.patiently(self.inspect_own)
-        await self._bury(ended or found, stopped_by=stopped_by)
+        await self._bury(ended or found, stopped_by=stopped_by, reason=reason)
 
-    async def _bury(self, inspected: dict[str, Any], stopped_by: str | None) -> None:
+    async def _why_culled(self, container_id: str) -> str:
+        """Return why the service stops this server; empty if it has not said."""
+        try:
+            return str(await self.in_thread(self.life_records.stop_reason, container_id))
+        except SQLAlchemyError as error:
+            # A stop needs no reason.
+            self.log.warning("Cannot read why %s is stopped: %s", self._log_name, error)
+            return ""
+
+    def _grace_of_work(self) -> timedelta:
+        """Return how long what computes in the server has to end."""
+        try:
+            return self.share().resolved.limits.lifecycle.stop_grace
+        except Refused:
+            # A stop needs no policy.
+            return Lifecycle().stop_grace
+
+    async def _bury(
+        self, inspected: dict[str, Any], stopped_by: str | None, reason: str = ""
+    ) -> None:
         """Remember how a server ended, then remove its container, whatever comes of the first."""
-        ending = endings.explain(self.user.name, self.project, inspected, stopped_by=stopped_by)
+        ending = endings.explain(
+            *(self.user.name, self.project, inspected), stopped_by=stopped_by, reason=reason
+        )
         try:
             await self.in_thread(self.store.add_ending, ending)
             if use := forecast.use_of(inspected):
@@ -455,6 +515,14 @@ def _servers(db: Session) -> Servers:
     # By the container as well: its user may have got another name since it was started.
     containers = (str((row.state or {}).get("object_id", "")) for row in rows)
     return Servers(frozenset(containers), frozenset((row.user.name, row.name) for row in rows))
+
+
+async def _looked_up(spawner: DS01Spawner) -> tuple[list[UserImage], str]:
+    """Return users' images for the form, and why there are none to see."""
+    try:
+        return await spawner.user_images(), ""
+    except Refused as refused:
+        return [], f"Your own images cannot be shown. {refused.jupyterhub_message}"
 
 
 def _refuse_default(server_name: str) -> None:

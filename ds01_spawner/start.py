@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import docker.errors
 from jupyterhub.utils import url_path_join
+from sqlalchemy.exc import SQLAlchemyError
 
 from . import (
     containers,
@@ -30,6 +31,9 @@ from .comparison import Meant, compare, not_limited
 from .errors import Refused
 from .gpus.attachment import Backend
 from .gpus.devices import Device
+from .images import shelf
+from .images.catalogue import CatalogueImage
+from .lifecycle.records import NONE_FREE, Event
 from .plans import server_plan
 from .progress import StartLog
 from .readiness import until_answering
@@ -96,6 +100,8 @@ class Start:
             raise
         except Exception as error:
             refused = self._explain(error)
+            if refused.reason == NONE_FREE:
+                await self._note_none_free(refused)
             await asyncio.shield(self._undo(refused.record))
             raise refused from error
         finally:
@@ -161,6 +167,7 @@ class Start:
         # A task of its own: a cancelled start must still learn what the engine has made.
         self._creating = asyncio.ensure_future(self._create(image, account, workspace))
         spawner.object_id = await asyncio.shield(self._creating)
+        await self._note_use(image.reference)
         if self._devices:
             spawner.keep_options(self._devices)
         await self._introduce_user(image, account)
@@ -225,12 +232,13 @@ class Start:
 
     async def _prepare_image(self) -> containers.Image:
         spawner = self._spawner
-        reference = spawner.catalogue.get(spawner.options.image).image
-        try:
-            found = await self._docker("inspect_image", reference)
-        except docker.errors.NotFound:
-            await spawner.pulls.fetch(spawner.client, reference, self._say_pulled)
-            found = await self._docker("inspect_image", reference)
+        name = spawner.options.image
+        if shelf.looks_like_users(name):
+            found = await self._users_image(name)
+        else:
+            entry = spawner.catalogue.get(name)
+            found = await self._catalogue_image(entry)
+            await self._check_driver(entry)
         machine = (await self._docker("version"))["Arch"]
         if found["Architecture"] != machine:
             raise Refused(
@@ -240,6 +248,49 @@ class Start:
             )
         image = containers.Image.from_inspect(found["Id"], found)
         return image.without_volumes_at(self._targets)
+
+    async def _catalogue_image(self, image: CatalogueImage) -> dict[str, Any]:
+        """Return the inspection of an image that everybody has, which is fetched if missing."""
+        try:
+            return dict(await self._docker("inspect_image", image.image))
+        except docker.errors.NotFound:
+            if image.on_request:
+                raise Refused(
+                    f"The image {image.name} is not on this machine. Choose another, or ask an "
+                    f"admin for it: 'ds01 images build {image.name}' brings it.",
+                    reason="image",
+                ) from None
+            spawner = self._spawner
+            await spawner.pulls.fetch(spawner.client, image.image, self._say_pulled)
+            return dict(await self._docker("inspect_image", image.image))
+
+    async def _check_driver(self, image: CatalogueImage) -> None:
+        """Refuse a GPU to an image that could not use it here."""
+        spawner = self._spawner
+        if spawner.options.gpus is None or image.minimum_driver is None:
+            return
+        snapshot, _ = await spawner.grants.stand(spawner.user.name)
+        driver = snapshot.inventory.driver
+        if not image.runs_with(driver):
+            raise Refused(
+                f"The image {image.name} needs NVIDIA's driver {image.minimum_driver} or newer for "
+                f"a GPU, and this machine has {driver}. Choose another image, or no GPU.",
+                reason="image",
+            )
+
+    async def _users_image(self, name: str) -> dict[str, Any]:
+        """Return the inspection of a user's image, if this user may still use it."""
+        image = shelf.named(await self._spawner.user_images(), name)
+        try:
+            if image is not None:
+                return dict(await self._docker("inspect_image", image.image_id))
+        except docker.errors.NotFound:
+            pass
+        raise Refused(
+            f"The image {name} was deleted at this moment, or is not shared any more. Choose "
+            "another.",
+            reason="image",
+        )
 
     def _say_pulled(self, here: int, total: int) -> None:
         self.log.say(
@@ -343,6 +394,24 @@ class Start:
             reason="image",
             status_code=500,
         )
+
+    async def _note_use(self, image_id: str) -> None:
+        """Keep when the image was used last; a start does not fail because that cannot be kept."""
+        spawner = self._spawner
+        try:
+            await spawner.in_thread(spawner.image_records.note_use, image_id)
+        except SQLAlchemyError:
+            spawner.log.exception("The use of an image could not be noted")
+
+    async def _note_none_free(self, refused: Refused) -> None:
+        """Keep that somebody wanted a GPU and there was none: idle servers then have less time."""
+        spawner = self._spawner
+        user = spawner.user.name
+        event = Event(NONE_FREE, user, spawner.project, user, refused.jupyterhub_message)
+        try:
+            await spawner.in_thread(spawner.life_records.tell, event)
+        except SQLAlchemyError:
+            spawner.log.exception("A start without a GPU could not be noted")
 
     async def _introduce_user(self, image: containers.Image, account: Account) -> None:
         """Put the user's passwd and group entries, and places to write to, into the container."""

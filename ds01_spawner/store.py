@@ -10,9 +10,10 @@ from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from sqlalchemy import DateTime, String, create_engine, delete, event, func, select
+from sqlalchemy import DateTime, String, create_engine, delete, event, func, inspect, select
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from .endings import Cause, Ending
 
@@ -69,8 +70,7 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
-        event.listen(engine, "connect", _use_write_ahead_log)
+        engine = open_database(path)
         _Base.metadata.create_all(engine)
         self._engine: Engine = engine
         self._session = sessionmaker(engine)
@@ -131,7 +131,7 @@ class Store:
     def set_project_folder(self, username: str, project: str, folder: str) -> None:
         """Remember that a project lives in a folder of another name."""
         with self._session.begin() as session:
-            session.merge(_FolderRow(username=username, project=project, folder=folder))
+            put(session, _FolderRow(username=username, project=project, folder=folder))
 
     def forget_project_folder(self, username: str, project: str) -> None:
         """Forget a project's folder; nothing happens if there is none."""
@@ -165,7 +165,7 @@ class Store:
             at=at.astimezone(timezone.utc).replace(tzinfo=None),
         )
         with self._session.begin() as session:
-            session.merge(row)
+            put(session, row)
 
     def gpu_faults(self) -> dict[str, str]:
         """Return the devices with a critical error since the machine started, and what it was."""
@@ -187,6 +187,26 @@ class Store:
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
+
+
+def open_database(path: Path) -> Engine:
+    """Return an engine for the project's SQLite file, which several processes may use at once."""
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
+    event.listen(engine, "connect", _use_write_ahead_log)
+    return engine
+
+
+def put(session: Session, row: DeclarativeBase) -> None:
+    """Add a row in one statement, or give the one with its key these values.
+
+    `Session.merge` looks first and adds then: of two that do so at the same moment, one fails.
+    """
+    values = {name: value for name, value in vars(row).items() if not name.startswith("_")}
+    keys = [column.name for column in inspect(type(row)).primary_key]
+    others = {name: value for name, value in values.items() if name not in keys}
+    session.execute(
+        insert(type(row)).values(values).on_conflict_do_update(index_elements=keys, set_=others)
+    )
 
 
 def _this_boot() -> str:

@@ -23,6 +23,7 @@ MAKERS = {
     "user-password": password_to_type,
     "cookie-secret": lambda: secrets.token_hex(32),
     "portal-token": lambda: secrets.token_hex(32),
+    "culler-token": lambda: secrets.token_hex(32),
     "proxy-token": lambda: secrets.token_hex(32),
 }
 

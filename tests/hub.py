@@ -60,6 +60,7 @@ class Hub:
         environment: Mapping[str, str] | None = None,
         *,
         portal: bool = False,
+        culler: bool = False,
     ) -> None:
         self.data = data
         self.environment = dict(environment or {})
@@ -73,6 +74,8 @@ class Hub:
         self.token = secrets.token_hex(16)
         self.process: subprocess.Popen[bytes] | None = None
         self.portal: subprocess.Popen[bytes] | None = None
+        self.has_culler = culler
+        self.culler: subprocess.Popen[bytes] | None = None
         self.log = data / "hub.log"
         self._prepare()
 
@@ -82,7 +85,7 @@ class Hub:
         self.passwords = {}
         for kind in (
             *("admin-password", "user-password"),
-            *("proxy-token", "portal-token", "cookie-secret"),
+            *("proxy-token", "portal-token", "culler-token", "cookie-secret"),
         ):
             self.passwords[kind] = secrets.token_hex(32)
             file = folder / kind
@@ -100,9 +103,9 @@ class Hub:
         """The ports of this machine that servers may open."""
         return tuple(filter(None, (self.hub_port, self.portal_port)))
 
-    def add_image(self, name: str, reference: str) -> None:
+    def add_image(self, name: str, reference: str, **more: Any) -> None:
         """Offer another image; the running Hub sees it."""
-        entry = {"name": name, "image": reference, "framework": "test", "version": "1"}
+        entry = {"name": name, "image": reference, "framework": "test", "version": "1", **more}
         self._images.append({**entry, "description": "For a test.", "contents": ["nothing"]})
         self._write_catalogue()
 
@@ -145,6 +148,8 @@ class Hub:
                 stderr=log,
             )
         eventually(self._serves, f"the Hub serves (its log is {self.log})")
+        if self.has_culler and self.culler is None:
+            self.culler = self.launch_culler()
 
     def start_portal(self) -> None:
         """Start the portal and wait until it serves."""
@@ -153,9 +158,16 @@ class Hub:
 
     def launch_portal(self) -> subprocess.Popen[bytes]:
         """Run a portal, also one too many."""
+        return self._launch("ds01_spawner.portal")
+
+    def launch_culler(self) -> subprocess.Popen[bytes]:
+        """Run the service that stops idle servers, also one too many."""
+        return self._launch("ds01_spawner.lifecycle")
+
+    def _launch(self, service: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "ds01_spawner.portal", str(_CONFIGURATION)],
+                [sys.executable, "-m", service, str(_CONFIGURATION)],
                 cwd=self.data,
                 env=self._process_environment(),
                 stdout=log,
@@ -213,7 +225,7 @@ class Hub:
         try:
             self.stop()
         finally:
-            for process in filter(None, (self.process, self.portal)):
+            for process in filter(None, (self.process, self.portal, self.culler)):
                 process.kill()
                 process.wait()
             self._remove_all()
@@ -406,13 +418,41 @@ class Server:
         finally:
             self.request("DELETE", f"api/kernels/{kernel_id}")
 
-    def _run(self, kernel_id: str, code: str, within_s: float) -> str:
-        address = f"{self.owner.hub.url}{self.path}api/kernels/{kernel_id}/channels"
-        channel = websocket.create_connection(
+    def begin(self, code: str) -> str:
+        """Let a new kernel begin to run code, and leave; return the kernel's id."""
+        started = self.request("POST", "api/kernels", json={})
+        assert started.status_code == 201, started.text
+        kernel_id: str = started.json()["id"]
+        channel = self._connect(f"api/kernels/{kernel_id}/channels", 60)
+        request = _execute_request(code, allow_stdin=True)
+        channel.send(json.dumps(request))
+        while True:
+            message = json.loads(channel.recv())
+            mine = message["parent_header"].get("msg_id") == request["header"]["msg_id"]
+            if mine and message["content"].get("execution_state") == "busy":
+                channel.close()
+                return kernel_id
+
+    def type_in_terminal(self, text: str) -> None:
+        """Type a line in a new terminal, and leave."""
+        name = self.request("POST", "api/terminals").json()["name"]
+        channel = self._connect(f"terminals/websocket/{name}", 60)
+        # The shell is there when it has printed its prompt.
+        while json.loads(channel.recv())[0] != "stdout":
+            pass
+        channel.send(json.dumps(["stdin", f"{text}\r"]))
+        channel.close()
+
+    def _connect(self, path: str, within_s: float) -> websocket.WebSocket:
+        address = f"{self.owner.hub.url}{self.path}{path}"
+        return websocket.create_connection(
             address.replace("http", "ws", 1),
             header=[f"Authorization: token {self.owner.token}"],
             timeout=within_s,
         )
+
+    def _run(self, kernel_id: str, code: str, within_s: float) -> str:
+        channel = self._connect(f"api/kernels/{kernel_id}/channels", within_s)
         request = _execute_request(code)
         channel.send(json.dumps(request))
         printed: list[str] = []
@@ -435,7 +475,7 @@ class Server:
                     return "".join(printed)
 
 
-def _execute_request(code: str) -> dict[str, Any]:
+def _execute_request(code: str, *, allow_stdin: bool = False) -> dict[str, Any]:
     header = {
         "msg_id": uuid.uuid4().hex,
         "username": "",
@@ -443,7 +483,7 @@ def _execute_request(code: str) -> dict[str, Any]:
         "msg_type": "execute_request",
         "version": "5.3",
     }
-    content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
+    content = {"code": code, "silent": False, "store_history": True, "allow_stdin": allow_stdin}
     return {
         "header": header,
         "parent_header": {},

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from .limits import SliceError
 
+_AT_ONCE = 64 * 1024
+
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
@@ -113,6 +115,25 @@ def read(file: Path) -> str | None:
             if is_gone(error):
                 return None
             raise
+
+
+def read_bytes(file: str) -> bytes:
+    """Return what a file of the kernel's says; several times as fast as `Path.read_text`.
+
+    Raises
+    ------
+    OSError
+        As the kernel refuses it.
+    """
+    number = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        # The kernel may give a page at a time.
+        while part := os.read(number, _AT_ONCE):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(number)
 
 
 def read_counter(file: Path, key: str) -> int:

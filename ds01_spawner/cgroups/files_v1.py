@@ -32,16 +32,19 @@ class FilesV1:
     ----------
     root
         Where the hierarchies are mounted.
+    above
+        Name of the cgroup that the slices are in.
     """
 
     knows_memory_high = False
 
-    def __init__(self, root: Path = CGROUP_ROOT) -> None:
+    def __init__(self, root: Path = CGROUP_ROOT, above: str = PARENT) -> None:
         self._root = root
+        self._above = above
 
     def parent(self, name: str) -> str:
         """Return what Docker is given as a container's parent."""
-        return f"/{PARENT}/{name}"
+        return f"/{self._above}/{name}"
 
     def set(self, name: str, limits: SliceLimits) -> None:
         """Make the slice, or change its limits.
@@ -117,7 +120,7 @@ class FilesV1:
     def _directory(self, controller: str, name: str) -> Path:
         """Return the slice's directory in a hierarchy, there or not."""
         try:
-            return hierarchies(self._root)[controller] / PARENT / name
+            return hierarchies(self._root)[controller] / self._above / name
         except KeyError:
             raise SliceError(
                 f"The cgroup controller {controller!r} is not mounted under {self._root}, so what "
@@ -128,7 +131,7 @@ class FilesV1:
     def _directories(self, name: str) -> list[Path]:
         """Return the slice's directories, also where the engine has made them for itself."""
         roots = sorted(set(hierarchies(self._root).values()))
-        return [place for root in roots if files.exists(place := root / PARENT / name)]
+        return [place for root in roots if files.exists(place := root / self._above / name)]
 
     def _make(self, controller: str, name: str) -> Path:
         directory = self._directory(controller, name)

@@ -23,16 +23,19 @@ class FilesV2:
     ----------
     root
         Where cgroup v2 is mounted.
+    above
+        Name of the cgroup that the slices are in.
     """
 
     knows_memory_high = True
 
-    def __init__(self, root: Path = CGROUP_ROOT) -> None:
+    def __init__(self, root: Path = CGROUP_ROOT, above: str = PARENT) -> None:
         self._root = root
+        self._above = above
 
     def parent(self, name: str) -> str:
         """Return what Docker is given as a container's parent."""
-        return f"/{PARENT}/{name}"
+        return f"/{self._above}/{name}"
 
     def set(self, name: str, limits: SliceLimits) -> None:
         """Make the slice, or change its limits.
@@ -94,7 +97,7 @@ class FilesV2:
         return files.is_occupied(self._directory(name))
 
     def _directory(self, name: str) -> Path:
-        return self._root / PARENT / name
+        return self._root / self._above / name
 
 
 def _values(limits: SliceLimits) -> dict[str, str]:

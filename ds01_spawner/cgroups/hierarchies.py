@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .files import children
+from .files import children, read_bytes
 from .limits import SliceError
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -51,7 +51,7 @@ def cgroups_of(pid: int, proc: Path = PROC) -> dict[str, str]:
         If the process is gone, or the kernel says something unknown.
     """
     found = {}
-    for line in (proc / str(pid) / "cgroup").read_text().splitlines():
+    for line in read_bytes(f"{proc}/{pid}/cgroup").decode().splitlines():
         # Source: cgroups(7), /proc/pid/cgroup.
         _, controllers, path = line.split(":", 2)
         found.update(dict.fromkeys(controllers.split(","), path))

@@ -64,6 +64,20 @@ class SystemdSlices:
                 f"{', '.join(problems)}. See `journalctl -b _PID=1` for why."
             )
 
+    def close_devices(self, name: str) -> None:
+        """Hold a slice that exists from all devices but the harmless ones, such as /dev/null.
+
+        The kernel's files do not show it; see `devices.may_open`.
+
+        Raises
+        ------
+        SliceError
+            If systemd refuses.
+        """
+        # Source: systemd.resource-control(5).
+        policy = ("1", "DevicePolicy", "s", "closed")
+        _call("SetUnitProperties", "sba(sv)", name, "true", *policy)
+
     def limits(self, name: str) -> SliceLimits | None:
         """Return the limits that the kernel has, None if there is no such slice."""
         return self._kernel.limits(name)

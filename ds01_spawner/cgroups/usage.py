@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import descendants, is_gone, read_counter
+from .files import descendants, is_gone, read_bytes, read_counter
 from .hierarchies import CGROUP_ROOT, PROC, cgroups_of, hierarchies
 
 
@@ -55,6 +55,106 @@ def container_usage(pid: int, *, proc: Path = PROC, root: Path = CGROUP_ROOT) ->
         )
     except (OSError, ValueError, KeyError):
         return None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a container has done since it was started; see `Usage`."""
+
+    cpu_seconds: float
+    oom_kills: int
+
+
+class ContainerWork:
+    """Reads again and again what one container has done, from no more files than that takes.
+
+    Parameters
+    ----------
+    pid
+        The container's first process, as the host sees it.
+    """
+
+    def __init__(self, pid: int, *, proc: Path = PROC, root: Path = CGROUP_ROOT) -> None:
+        self.pid = pid
+        self._proc, self._root = proc, root
+        self._place_file = str(proc / str(pid) / "cgroup")
+        self._place = b""
+        self._cpu = self._kills = ""
+        #: The cgroup in v1's memory hierarchy, where kills are counted in each cgroup for itself.
+        self._memory_v1: Path | None = None
+
+    def read(self) -> Work | None:
+        """Return what it has done; None when it is gone or the kernel does not say."""
+        try:
+            # Asked each time: the process may have ended, and its number be another's.
+            place = read_bytes(self._place_file)
+            if place != self._place:
+                self._place = b""
+                self._find()
+                self._place = place
+            kills = _counter(self._kills, b"oom_kill")
+            if self._memory_v1 is None:
+                return Work(_counter(self._cpu, b"usage_usec") / 1e6, kills)
+            for below in descendants(self._memory_v1):
+                kills += _kills_in_one_that_may_go(below)
+            return Work(int(read_bytes(self._cpu)) / 1e9, kills)
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def _find(self) -> None:
+        cgroups = cgroups_of(self.pid, self._proc)
+        if "memory" not in cgroups:
+            directory = self._root / cgroups[""].lstrip("/")
+            self._cpu, self._kills = str(directory / "cpu.stat"), str(directory / "memory.events")
+            self._memory_v1 = None
+            return
+        v1 = hierarchies(self._root)
+        self._memory_v1 = v1["memory"] / cgroups["memory"].lstrip("/")
+        self._kills = str(self._memory_v1 / "memory.oom_control")
+        self._cpu = str(v1["cpuacct"] / cgroups["cpuacct"].lstrip("/") / "cpuacct.usage")
+
+
+def _counter(file: str, key: bytes) -> int:
+    """See `files.read_counter`."""
+    for line in read_bytes(file).splitlines():
+        name, _, value = line.partition(b" ")
+        if name == key:
+            return int(value)
+    raise ValueError(f"no {key!r} in {file}")
+
+
+def processes_of(pid: int, *, proc: Path = PROC, root: Path = CGROUP_ROOT) -> list[int]:
+    """Return the processes of a container, as this machine numbers them.
+
+    Parameters
+    ----------
+    pid
+        The container's first process.
+
+    Raises
+    ------
+    OSError, ValueError, LookupError
+        If it is gone, or the kernel does not say.
+    """
+    cgroups = cgroups_of(pid, proc)
+    if "pids" in cgroups:
+        directory = hierarchies(root)["pids"] / cgroups["pids"].lstrip("/")
+    else:
+        directory = root / cgroups[""].lstrip("/")
+    # Not seen from here is not empty: only those below it may go meanwhile.
+    found = _processes_in(directory)
+    for each in descendants(directory):
+        try:
+            found |= _processes_in(each)
+        except OSError as error:
+            if not is_gone(error):
+                raise
+    return sorted(found)
+
+
+def _processes_in(directory: Path) -> set[int]:
+    """Return the processes in this very cgroup; the kernel may list one twice."""
+    return set(map(int, (directory / "cgroup.procs").read_text().split()))
 
 
 def usage_v1(memory: Path, cpuacct: Path, pids: Path) -> Usage:

@@ -111,7 +111,9 @@ class Snapshots:
             self._docker("info"),
             self._read_in_time(),
         )
-        containers = await self._with_claims(list(map(self._container, listed)))
+        containers = await self._with_claims(
+            [read_listed(entry, self._hub_id, self._watchers) for entry in listed]
+        )
         own = tuple(container for container in containers if container.ours)
         if reading.inventory.problem:
             # Nothing is known of any device, so nobody can be said to hold one.
@@ -130,9 +132,7 @@ class Snapshots:
         Exception
             Whatever the engine raises when it gives no answer.
         """
-        label = f"ds01.hub={self._hub_id}"
-        listed = await self._docker("containers", all=True, filters={"label": label})
-        return tuple(found for found in map(self._container, listed) if found.ours)
+        return await own_containers(self._docker, self._hub_id)
 
     async def _read_in_time(self) -> tuple[Reading, list[Process]]:
         """Ask NVML; a driver that hangs is a problem like any other."""
@@ -144,23 +144,6 @@ class Snapshots:
                 return asked.result()
             self._hanging = asked
         return Reading(Inventory(problem=DRIVER_HANGS)), []
-
-    def _container(self, listed: Mapping[str, Any]) -> Container:
-        """Read an entry of the engine's list, which has the name and the state of now."""
-        labels = listed.get("Labels") or {}
-        name = listed_name(listed)
-        of_a_hub = is_of_a_hub(name, labels)
-        return Container(
-            container_id=listed["Id"],
-            name=name,
-            state=listed["State"],
-            created=datetime.fromtimestamp(listed["Created"], timezone.utc),
-            labels=labels,
-            of_a_hub=of_a_hub,
-            # With no Hub to compare with, none is ours.
-            ours=of_a_hub and labels["ds01.hub"] == self._hub_id,
-            watcher=any(fnmatch.fnmatchcase(name, pattern) for pattern in self._watchers),
-        )
 
     async def _with_claims(self, containers: list[Container]) -> list[Container]:
         """Return the containers with what those that count claim, without those that are gone."""
@@ -256,6 +239,48 @@ def take_now(
     in_thread = LoneThread("nvml").run
     snapshots = Snapshots(docker_call, read, in_thread, hub_id, watchers, capabilities)
     return asyncio.run(snapshots.take())
+
+
+async def own_containers(docker_call: engine.Docker, hub_id: str) -> tuple[Container, ...]:
+    """Return a Hub's containers, also those that do not run, without what they claim of GPUs.
+
+    Raises
+    ------
+    Exception
+        Whatever the engine raises when it gives no answer.
+    """
+    label = f"ds01.hub={hub_id}"
+    listed = await docker_call("containers", all=True, filters={"label": label})
+    found = (read_listed(entry, hub_id) for entry in listed)
+    return tuple(container for container in found if container.ours)
+
+
+def read_listed(
+    listed: Mapping[str, Any], hub_id: str, watchers: Collection[str] = ()
+) -> Container:
+    """Read an entry of the engine's list, which has the name and the state of now.
+
+    Parameters
+    ----------
+    hub_id
+        Which Hub's containers are ours; with an empty one, none is.
+    watchers
+        See `Snapshots`.
+    """
+    labels = listed.get("Labels") or {}
+    name = listed_name(listed)
+    of_a_hub = is_of_a_hub(name, labels)
+    return Container(
+        container_id=listed["Id"],
+        name=name,
+        state=listed["State"],
+        created=datetime.fromtimestamp(listed["Created"], timezone.utc),
+        labels=labels,
+        of_a_hub=of_a_hub,
+        # With no Hub to compare with, none is ours.
+        ours=of_a_hub and labels["ds01.hub"] == hub_id,
+        watcher=any(fnmatch.fnmatchcase(name, pattern) for pattern in watchers),
+    )
 
 
 def is_of_a_hub(name: str, labels: Mapping[str, str]) -> bool:

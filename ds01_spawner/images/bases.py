@@ -16,7 +16,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from .. import buildkit
 from ..buildkit import BuildError, Log
 from . import debootstrap
-from .catalogue import Catalogue
+from .catalogue import Catalogue, CatalogueImage
 
 #: The directory with ``catalogue.yaml`` and one directory for each image that is built here.
 IMAGES = Path(__file__).parents[2] / "images"
@@ -29,6 +29,8 @@ _LOCK = Path("/run/ds01-images.lock")
 
 #: What the runtime and the bases are built on.
 DEBIAN = "ds01/debian:12"
+#: Installs Python packages in builds of users' images.
+UV = "ds01/uv:0.13.9"
 
 #: How long the engine may take to hear from its registry before Debian is made from packages.
 _PROBE_SECONDS = 15.0
@@ -37,10 +39,12 @@ _FROM = re.compile(r"^FROM\s+(\S+)", re.MULTILINE | re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Recipe:
-    """An image that is built here: its tag, and the directory with its Dockerfile."""
+    """An image that is built here: its tag, the directory with its Dockerfile, and whether it is
+    built only when somebody asks for it."""
 
     tag: str
     context: Path
+    on_request: bool = False
 
     @property
     def parent(self) -> str:
@@ -80,7 +84,7 @@ def catalogue(images: Path = IMAGES) -> Catalogue:
 
 
 def recipes(images: Path = IMAGES) -> tuple[Recipe, ...]:
-    """Return what is built here: Debian, and each catalogue entry that has a Dockerfile.
+    """Return what is built here: Debian, uv, and each catalogue entry that has a Dockerfile.
 
     Raises
     ------
@@ -88,11 +92,13 @@ def recipes(images: Path = IMAGES) -> tuple[Recipe, ...]:
         If there is no catalogue, or if it cannot be used.
     """
     own = tuple(
-        Recipe(entry.image, images / entry.name)
+        Recipe(entry.image, images / entry.name, entry.on_request)
         for entry in catalogue(images)
         if (images / entry.name / "Dockerfile").exists()
     )
-    return (Recipe(DEBIAN, images / "debian"), *own)
+    # Another catalogue's directory may come without it.
+    uv = (Recipe(UV, images / "uv"),) if (images / "uv" / "Dockerfile").exists() else ()
+    return (Recipe(DEBIAN, images / "debian"), *own, *uv)
 
 
 def build_bases(
@@ -108,7 +114,7 @@ def build_bases(
 
     An image counts as done when its label holds the hash of its files and of its parent, so a
     second call builds nothing and asks no registry. Servers that run an image which is replaced
-    keep theirs.
+    keep theirs. What is built on request only is seen to when it is named, and once it is here.
 
     Parameters
     ----------
@@ -119,7 +125,7 @@ def build_bases(
     log
         Called with one line for each image that is built.
     only
-        Tags to see to, with what they build on; all by default.
+        Tags to see to, with what they build on; by default all, those on request if they are here.
     images
         Directory with the catalogue and the Dockerfiles.
     details
@@ -140,18 +146,21 @@ def build_bases(
     known = recipes(images)
     builder = _Builder(client, known, log, details)
     with _one_at_a_time(), buildkit.site_secrets(ca_bundle) as secrets:
-        for recipe in known if only is None else [r for r in known if r.tag in only]:
+        asked = [r for r in known if r.tag in only] if only else _wanted(client, known)
+        for recipe in asked:
             builder.settle(recipe, secrets)
     builder.remove_replaced()
     return tuple(builder.built)
 
 
-def stale(client: DockerClient, images: Path = IMAGES) -> tuple[str, ...]:
+def stale(
+    client: DockerClient, images: Path = IMAGES, *, only: Collection[str] | None = None
+) -> tuple[str, ...]:
     """Return the tags that `build_bases` would build; what stands on one of them may follow."""
+    known = recipes(images)
+    asked = [r for r in known if r.tag in only] if only else _wanted(client, known)
     return tuple(
-        recipe.tag
-        for recipe in recipes(images)
-        if _label(client, recipe.tag) != _wanted_hash(client, recipe)
+        recipe.tag for recipe in asked if _label(client, recipe.tag) != _wanted_hash(client, recipe)
     )
 
 
@@ -221,6 +230,26 @@ class _Builder:
         buildkit.build(
             recipe.context, recipe.tag, labels=labels, secrets=secrets, log=self._details
         )
+
+
+def fetch(client: DockerClient, entry: CatalogueImage) -> None:
+    """Fetch an image that is not built here from its registry.
+
+    Raises
+    ------
+    BuildError
+        If it cannot be fetched.
+    """
+    try:
+        client.images.pull(entry.image)
+    except (DockerException, requests.RequestException) as error:
+        reason = getattr(error, "explanation", None) or error
+        raise BuildError(f"The engine cannot fetch {entry.image}: {reason}") from error
+
+
+def _wanted(client: DockerClient, known: tuple[Recipe, ...]) -> list[Recipe]:
+    """Return what belongs on every machine, and what somebody has asked for on this one."""
+    return [r for r in known if not r.on_request or _image_id(client, r.tag) is not None]
 
 
 def _wanted_hash(client: DockerClient, recipe: Recipe) -> str:

@@ -54,6 +54,9 @@ class CatalogueImage(BaseModel):
         Offered only with a GPU.
     minimum_driver
         Oldest NVIDIA driver on the host that runs this, such as ``550.54``, or None.
+    on_request
+        Comes to the machine only with ``ds01 images build <name>``, as it is large, and is offered
+        only once it is there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +70,7 @@ class CatalogueImage(BaseModel):
     contents: tuple[StrictStr, ...] = ()
     needs_gpu: StrictBool = False
     minimum_driver: StrictStr | None = None
+    on_request: StrictBool = False
 
     @field_validator("name")
     @classmethod
@@ -97,6 +101,12 @@ class CatalogueImage(BaseModel):
         if self.minimum_driver is not None and self.cuda is None:
             raise ValueError("minimum_driver is set, but cuda is not: a driver matters to CUDA")
         return self
+
+    def runs_with(self, driver: str) -> bool:
+        """Tell whether an NVIDIA driver is new enough; one that is not known counts as such."""
+        if self.minimum_driver is None or not _DRIVER.fullmatch(driver):
+            return True
+        return _numbers(driver) >= _numbers(self.minimum_driver)
 
 
 class Catalogue:
@@ -132,6 +142,11 @@ class Catalogue:
             if any(image.name == other.name for other in images):
                 problems.append(f"{_label(number, entry)}: name: there are two of this name")
             images.append(image)
+        if images and images[0].on_request:
+            problems.append(
+                f"entry 1 ({images[0].name}): on_request: the first is what users get who choose "
+                "nothing, so it must always be there"
+            )
         if problems:
             raise CatalogueError("\n".join(f"{path}: {problem}" for problem in problems))
         return cls(tuple(images))
@@ -151,6 +166,10 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self._images)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -1,7 +1,7 @@
 """The lab's rules: what a user may have. Imports neither JupyterHub nor Docker."""
 
 from .files import PolicyError, load_policy
-from .limits import GIB, Aggregate, Lifecycle, Limits, Machine, this_machine
+from .limits import GIB, Aggregate, ImageRules, Lifecycle, Limits, Machine, this_machine
 from .live import LivePolicy, Share, share_of
 from .resolve import Policy, Resolved, Value
 from .sizes import format_bytes, parse_bytes
@@ -11,6 +11,7 @@ __all__ = [
     "GIB",
     "Aggregate",
     "Folder",
+    "ImageRules",
     "Lifecycle",
     "Limits",
     "LivePolicy",

@@ -47,7 +47,7 @@ def schema() -> dict[str, Any]:
                 about = {"deprecated": True, "description": f"Older name of {new}."}
                 properties[old] = {**properties[new], **about}
         dropped = older.POLICIES_DROPPED if "Policies" in name else older.RULES_DROPPED
-        if name != "Aggregate":
+        if name not in ("Aggregate", "Images"):
             for old in sorted(dropped):
                 properties[old] = {"deprecated": True, "description": "Has no effect."}
     return found

@@ -56,17 +56,72 @@ class Lifecycle:
     gpu_idle_percent, cpu_idle_percent
         Below both, a server computes nothing.
     network_idle_bytes
-        Traffic in a check below which the network is idle.
+        Traffic in a check below which the network is idle; None means that it does not count.
+    stalled_network_bytes
+        The same for what executes, always.
     idle_checks
-        Consecutive idle checks before anything is done.
+        Checks over which is averaged.
+    stalled_kernel
+        What executes for longer, and uses neither CPU nor GPU, waits for something and is idle.
+    grace
+        After its start no server is idle.
+    keepalive_most
+        For how long an idle server can be kept at most.
+    stop_grace
+        What computes in a server has so long to end when it is stopped.
+    high_demand_share
+        When so much of the GPUs' weight is held, idle servers with a GPU have less time.
+    high_demand_factor
+        Their share of the time then.
+    never_started
+        A container that was made and does not run is removed after this.
     """
 
     max_runtime: timedelta | None = timedelta(hours=24)
     idle_timeout: timedelta | None = timedelta(minutes=30)
     gpu_idle_percent: float = 5
     cpu_idle_percent: float = 2
-    network_idle_bytes: int = 1024**2
+    network_idle_bytes: int | None = None
+    stalled_network_bytes: int = 1024**2
     idle_checks: int = 3
+    stalled_kernel: timedelta = timedelta(hours=1)
+    grace: timedelta = timedelta(minutes=30)
+    keepalive_most: timedelta = timedelta(hours=24)
+    stop_grace: timedelta = timedelta(seconds=60)
+    high_demand_share: float = 0.8
+    high_demand_factor: float = 0.5
+    never_started: timedelta = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class ImageRules:
+    """What a user's own images may be.
+
+    Attributes
+    ----------
+    may_build
+        Whether the user may have any.
+    storage_bytes
+        What all of their images take beyond the bases that they stand on; None means no limit.
+    largest_bytes
+        The same, of one image.
+    versions
+        How many builds of an image are kept, the current one among them.
+    build_time
+        The longest build.
+    build_network
+        Whether a build reaches the network.
+    share_with_all
+        Whether an image may be shared with everybody: ``yes``, ``no``, or ``approval``, an admin's.
+    """
+
+    may_build: bool = True
+    storage_bytes: int | None = 50 * GIB
+    largest_bytes: int = 20 * GIB
+    versions: int = 3
+    build_time: timedelta = timedelta(hours=1)
+    build_network: bool = True
+    share_with_all: str = "approval"
 
 
 @dataclass(frozen=True)
@@ -100,6 +155,8 @@ class Limits:
         Over all of the user's servers together.
     lifecycle
         How long servers live.
+    images
+        What the user's own images may be.
     """
 
     cpus: float
@@ -114,6 +171,7 @@ class Limits:
     priority: int = 10
     aggregate: Aggregate = field(default_factory=Aggregate)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    images: ImageRules = field(default_factory=ImageRules)
 
     def within(self, machine: Machine) -> Limits:
         """Return these limits with a server cut to what the user and the machine can give it."""

@@ -44,7 +44,7 @@ POLICIES_DROPPED = frozenset(
 )
 #: Kept, shown and checked, but a stop here gives everything back at once.
 RULES_WITHOUT_EFFECT = ("gpu_hold_after_stop_h", "container_hold_after_stop_h")
-POLICIES_WITHOUT_EFFECT = ("gpu_hold_after_manual_stop_m", "created_container_timeout_m")
+POLICIES_WITHOUT_EFFECT = ("gpu_hold_after_manual_stop_m",)
 SECTIONS_WITHOUT_EFFECT = (
     *("enforcement", "gpu_allocation", "container_types", "monitoring"),
     *("bare_metal_access", "access_control", "advanced", "wizard"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .limits import Aggregate, Lifecycle, Limits
+from .limits import Aggregate, ImageRules, Lifecycle, Limits
 from .schema import Exemption, Override, Policies, PolicyFile, Rules
 from .sizes import parse_bytes
 from .units import is_over, parse_cpu_quota, parse_time
@@ -195,8 +195,30 @@ def _limits(values: Mapping[str, Value]) -> Limits:
             idle_timeout=get("idle_timeout_h", hours),
             gpu_idle_percent=get("policies.gpu_idle_threshold"),
             cpu_idle_percent=get("policies.cpu_idle_threshold"),
-            network_idle_bytes=get("policies.network_idle_threshold"),
+            # A page that is open talks to its server: the network counts where the lab says so.
+            network_idle_bytes=None
+            if values["policies.network_idle_threshold"].source == BUILT_IN
+            else get("policies.network_idle_threshold"),
+            stalled_network_bytes=get("policies.network_idle_threshold"),
             idle_checks=get("policies.idle_detection_window"),
+            stalled_kernel=get("policies.stalled_kernel_h", hours),
+            grace=get("policies.grace_period_m", lambda value: parse_time(value, "m")),
+            keepalive_most=get("policies.keepalive_max_duration_h", hours),
+            stop_grace=get("policies.sigterm_grace_s", lambda value: parse_time(value, "s")),
+            high_demand_share=get("policies.high_demand_threshold"),
+            high_demand_factor=get("policies.high_demand_idle_reduction"),
+            never_started=get(
+                "policies.created_container_timeout_m", lambda value: parse_time(value, "m")
+            ),
+        ),
+        images=ImageRules(
+            may_build=get("images.may_build"),
+            storage_bytes=get("images.storage", parse_bytes),
+            largest_bytes=get("images.largest", parse_bytes),
+            versions=get("images.versions"),
+            build_time=get("images.build_time_m", lambda value: parse_time(value, "m")),
+            build_network=get("images.build_network"),
+            share_with_all=get("images.share_with_all"),
         ),
     )
 

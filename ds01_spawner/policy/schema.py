@@ -7,7 +7,7 @@ Source of keys, units and defaults: DS01's ``resource-limits.yaml``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -117,6 +117,18 @@ class Aggregate(_Section):
     gpu_limit: Weight | None = None
 
 
+class Images(_Section):
+    """A user's own images, and how they are built; null is no limit."""
+
+    may_build: Annotated[bool, Field(strict=True)] = True
+    storage: Annotated[Size | None, BeforeValidator(_no_limit)] = "50g"
+    largest: Size = "20g"
+    versions: Several = 3
+    build_time_m: Minutes = 60
+    build_network: Annotated[bool, Field(strict=True)] = True
+    share_with_all: Literal["yes", "approval", "no"] = "approval"
+
+
 class IdlePolicies(_Section):
     """What counts as idle."""
 
@@ -124,6 +136,7 @@ class IdlePolicies(_Section):
     cpu_idle_threshold: Percent = 2.0
     network_idle_threshold: Count = 1048576
     idle_detection_window: Several = 3
+    stalled_kernel_h: Hours = 1
 
 
 class Policies(IdlePolicies):
@@ -160,6 +173,7 @@ class Rules(_Section):
     max_tasks: Annotated[Several | None, BeforeValidator(_no_limit)] = 32768
     priority: Annotated[int, BeforeValidator(_number)] = 10
     aggregate: Annotated[Aggregate, BeforeValidator(_section)] = Aggregate()
+    images: Annotated[Images, BeforeValidator(_section)] = Images()
     policies: Annotated[IdlePolicies, BeforeValidator(_section)] = IdlePolicies()
 
 

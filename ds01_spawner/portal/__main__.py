@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import logging
 import os
 import signal
@@ -12,11 +11,19 @@ import sys
 from pathlib import Path
 
 from tornado.httpserver import HTTPServer
+from tornado.web import Application
 
+from ..cgroups.limits import SliceError
+from ..deployment import DeploymentError, only_one
+from ..engine import UNREACHABLE
 from .app import LARGEST_BODY, make_app
+from .images import make_workshop
 from .look import Look
 from .people import People
-from .site import Site, SiteError, read_site
+from .site import Site, read_site
+
+#: Seconds after which what the engine or the machine has refused is tried again.
+_RETRY_S = 60
 
 _LOG = logging.getLogger("ds01_spawner.portal")
 
@@ -31,39 +38,19 @@ def main() -> int:
     )
     try:
         site = read_site(args.configuration.resolve())
-        lock = _only_one(Path(site.settings.data_dir) / "portal.lock")
-    except SiteError as error:
+        lock = only_one(Path(site.settings.data_dir) / "portal.lock")
+    except DeploymentError as error:
         _LOG.error("%s", error)
         return 1
     try:
-        asyncio.run(_serve(site))
-    except OSError as error:
-        _LOG.error("The portal cannot listen at port %s: %s", site.port, error)
-        return 1
+        return asyncio.run(_serve(site))
     finally:
         os.close(lock)
-    return 0
 
 
-def _only_one(lock: Path) -> int:
-    """Take the lock for as long as this process lives.
-
-    Raises
-    ------
-    SiteError
-        If another portal has it.
-    """
-    file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        raise SiteError(f"A portal runs already; it holds {lock}.") from None
-    return file
-
-
-async def _serve(site: Site) -> None:
-    app = make_app(site, People(site.hub_api, site.token), Look(site.settings))
+async def _serve(site: Site) -> int:
+    people, look = People(site.hub_api, site.token), Look(site.settings)
+    app = make_app(site, people, look)
     server = HTTPServer(
         app,
         xheaders=True,
@@ -74,15 +61,35 @@ async def _serve(site: Site) -> None:
         trusted_downstream=["127.0.0.1"],
     )
     # Loopback for the Hub's proxy, the bridge for servers; the fence leads them to this port.
-    server.listen(site.port, "127.0.0.1")
-    server.listen(site.port, site.gateway)
+    try:
+        server.listen(site.port, "127.0.0.1")
+        server.listen(site.port, site.gateway)
+    except OSError as error:
+        _LOG.error("The portal cannot listen at port %s: %s", site.port, error)
+        return 1
+    opening = asyncio.ensure_future(_open_workshop(site, app))
     _LOG.info("The portal listens at 127.0.0.1 and %s, port %s", site.gateway, site.port)
     stop = asyncio.Event()
     # Ctrl-C is run.sh's to hear, which then sends this.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
     server.stop()
+    opening.cancel()
+    if app.settings["workshop"] is not None:
+        await app.settings["workshop"].queue.close()
     await server.close_all_connections()
+    return 0
+
+
+async def _open_workshop(site: Site, app: Application) -> None:
+    """Make what builds images; without it all other pages are there."""
+    while True:
+        try:
+            app.settings["workshop"] = await make_workshop(site.settings)
+            return
+        except (SliceError, OSError, *UNREACHABLE) as error:
+            _LOG.error("There are no images of users' own for now: %s", error)
+        await asyncio.sleep(_RETRY_S)
 
 
 if __name__ == "__main__":

@@ -3,48 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from jupyterhub._data import DATA_FILES_PATH
-from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated, UserNotAllowed
 from tornado import web
 
-from .. import pages
-from ..engine import UNREACHABLE
-from ..errors import Refused
-from ..policy import format_bytes
+from .. import __version__, pages
+from ..images.workshop import Workshop
+from ..lifecycle.told import told_to_owner
+from . import image_api, image_pages, life_api, life_pages, limit_models
+from .answers import Api, Callback, Headers, Page, Static
 from .look import Look
-from .people import HubSilent, People, Person, is_admin
+from .operations import document, operation
+from .people import People
 from .site import Site
-from .standing import few_digits
 
 _LOG = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("ds01_spawner.portal", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_ENVIRONMENT.filters |= {"size": format_bytes, "few_digits": few_digits}
 
-#: Nothing here takes what is sent to it.
-LARGEST_BODY = 64 * 1024
-_POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
-    "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
-)
+#: The longest thing that is sent here: a Dockerfile or a list of packages.
+LARGEST_BODY = 256 * 1024
 
 
-def make_app(site: Site, people: People, look: Look) -> web.Application:
+def make_app(
+    site: Site, people: People, look: Look, workshop: Workshop | None = None
+) -> web.Application:
     """Return the portal's application.
 
     Parameters
@@ -55,9 +41,13 @@ def make_app(site: Site, people: People, look: Look) -> web.Application:
         Finds users in the Hub.
     look
         Finds what they may have and have.
+    workshop
+        Builds and keeps images.
     """
     with_all = {"site": site, "people": people, "look": look}
     prefix = site.prefix
+    api = api_routes(prefix, with_all)
+    described = {"document": document(api, prefix, __version__)}
     hub_static = str(Path(DATA_FILES_PATH) / "static")
     return web.Application(
         [
@@ -65,8 +55,10 @@ def make_app(site: Site, people: People, look: Look) -> web.Application:
             (rf"{prefix}users/([^/]+)/limits", SomebodysLimits, with_all),
             (rf"{prefix}admin", Admin, with_all),
             (rf"{prefix}find", Find, with_all),
-            (rf"{prefix}api/limits", OwnLimitsApi, with_all),
-            (rf"{prefix}api/users/([^/]+)/limits", SomebodysLimitsApi, with_all),
+            *life_pages.routes(prefix, with_all),
+            *api,
+            (rf"{prefix}api/openapi\.json", Described, described),
+            *image_pages.routes(prefix, with_all),
             (rf"{prefix}oauth_callback", Callback, {"site": site}),
             (rf"{prefix}static/hub/((?:css|images|components)/.*)", Static, {"path": hub_static}),
             (rf"{prefix}static/(ds01\.css)", Static, {"path": pages.template_path()}),
@@ -76,157 +68,30 @@ def make_app(site: Site, people: People, look: Look) -> web.Application:
         default_handler_args=with_all,
         cookie_secret=site.cookie_secret,
         log_function=_log_request,
+        workshop=workshop,
     )
 
 
-class Headers(web.RequestHandler):
-    """What every answer says about itself."""
-
-    def set_default_headers(self) -> None:
-        """Let no page be framed, and run nothing but our own script."""
-        self.set_header("Content-Security-Policy", _POLICY)
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Referrer-Policy", "same-origin")
-        self.set_header("Cache-Control", "no-store")
-
-
-class Static(Headers, web.StaticFileHandler):
-    """Style sheets and the script; nothing in them is anybody's."""
-
-    def set_extra_headers(self, path: str) -> None:
-        """Let browsers keep them for a while."""
-        self.set_header("Cache-Control", "public, max-age=300")
+def api_routes(prefix: str, arguments: dict[str, Any]) -> list[tuple[str, type[Api], Any]]:
+    """Return the addresses of the API."""
+    return [
+        (rf"{prefix}api/limits", OwnLimitsApi, arguments),
+        (rf"{prefix}api/users/([^/]+)/limits", SomebodysLimitsApi, arguments),
+        *image_api.routes(prefix, arguments),
+        *life_api.routes(prefix, arguments),
+    ]
 
 
-class Callback(HubOAuthCallbackHandler, Headers):
-    """Where the Hub sends a browser after the log-in."""
+class Described(Headers):
+    """``GET api/openapi.json``: the API, for programs and people; nothing in it is anybody's."""
 
-    def initialize(self, site: Site) -> None:
-        """Keep what tells who sends a request."""
-        self.hub_auth = site.auth
+    def initialize(self, document: dict[str, Any]) -> None:
+        """Keep the document."""
+        self.document = document
 
-
-class Known(HubOAuthenticated, Headers):
-    """Answers to whom the Hub knows, and who may use the portal.
-
-    Attributes
-    ----------
-    model
-        The Hub's model of whoever sends the request, with its token's scopes.
-    """
-
-    model: dict[str, Any]
-
-    def initialize(self, site: Site, people: People, look: Look) -> None:
-        """Keep what finds the answers."""
-        self.hub_auth = site.auth
-        self.site, self.people, self.look = site, people, look
-
-    async def prepare(self) -> None:
-        """Ask the Hub who this is."""
-        found = await self.hub_auth.get_user(self, sync=False)
-        if not found:
-            self.refuse_unknown()
-            return
-        try:
-            self.model = self.current_user = self.check_hub_user(found)
-        except UserNotAllowed:
-            raise web.HTTPError(
-                403, "This token may not use the portal: it needs access:services!service=ds01."
-            ) from None
-
-    def refuse_unknown(self) -> None:
-        """Answer somebody whom the Hub does not know."""
-        raise NotImplementedError
-
-    @property
-    def is_admin(self) -> bool:
-        """Whether an admin looks."""
-        return is_admin(self.model)
-
-    def admins_only(self) -> None:
-        """Refuse everybody else.
-
-        Raises
-        ------
-        web.HTTPError
-            403.
-        """
-        if not self.is_admin:
-            raise web.HTTPError(403, "Only admins see what others have.")
-
-    async def person(self, name: str | None = None) -> Person:
-        """Return a user of the Hub, by default who sends the request.
-
-        Raises
-        ------
-        web.HTTPError
-            404 for nobody, 403 for a service, which has no limits.
-        """
-        if name is None and self.model.get("kind") != "user":
-            raise web.HTTPError(403, "A service has no servers and no limits. Name a user.")
-        found = await self.people.find(name or self.model["name"])
-        if found is None:
-            raise web.HTTPError(404, f"The Hub has no user {name!r:.80}.")
-        return found
-
-    async def answered(self, answer: Awaitable[Any]) -> Any:
-        """Wait for an answer, and put into words why there is none.
-
-        Raises
-        ------
-        web.HTTPError
-            503.
-        """
-        try:
-            return await answer
-        except HubSilent as error:
-            _LOG.warning("%s", error)
-            raise web.HTTPError(503, "The Hub does not answer. Try again in a minute.") from error
-        except Refused as refused:
-            raise web.HTTPError(503, refused.jupyterhub_message) from refused
-        except UNREACHABLE as error:
-            _LOG.warning("The engine does not answer: %s", error)
-            raise web.HTTPError(
-                503, "The container engine does not answer. Try again in a minute."
-            ) from error
-
-    def problem(self, status: int, **kwargs: Any) -> str:
-        """Return what is told to whoever sent a request that failed."""
-        error = (kwargs.get("exc_info") or (None, None))[1]
-        if isinstance(error, web.HTTPError) and error.log_message:
-            return error.log_message
-        return f"{HTTPStatus(status).phrase}."
-
-
-class Page(Known):
-    """Answers with pages."""
-
-    def refuse_unknown(self) -> None:
-        """Send the browser to the Hub's log-in."""
-        self.redirect(self.get_login_url())
-
-    def write_page(self, template: str, **values: Any) -> None:
-        """Answer with a page."""
-        name = self.model["name"] if hasattr(self, "model") else ""
-        self.finish(
-            _ENVIRONMENT.get_template(template).render(
-                prefix=self.site.prefix,
-                hub_url=self.site.hub_url,
-                viewer=name,
-                is_admin=bool(name) and self.is_admin,
-                # The Hub takes a cookie from a script only together with this.
-                xsrf=self.xsrf_token.decode("ascii"),
-                **values,
-            )
-        )
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer with a page that says what is wrong."""
-        self.set_status(status_code)
-        self.write_page(
-            "error.html", status=status_code, problem=self.problem(status_code, **kwargs)
-        )
+    def get(self) -> None:
+        """Answer it."""
+        self.finish(self.document)
 
 
 class Missing(Page):
@@ -248,7 +113,12 @@ class OwnLimits(Page):
         """Show what somebody may have and has."""
         person = await self.answered(self.person(name))
         standing = await self.answered(self.look.standing(person))
-        self.write_page("limits.html", standing=standing, owner=person.name)
+        self.write_page(
+            "limits.html",
+            standing=standing,
+            owner=person.name,
+            lives=told_to_owner(self.site.settings.life_records, person.name),
+        )
 
 
 class SomebodysLimits(OwnLimits):
@@ -279,36 +149,29 @@ class Find(Page):
         self.redirect(f"{self.site.prefix}users/{name}/limits")
 
 
-class OwnLimitsApi(Known):
+class OwnLimitsApi(Api):
     """``GET api/limits``."""
 
-    def refuse_unknown(self) -> None:
-        """Ask for a token."""
-        raise web.HTTPError(403, "Send a token of the Hub's: Authorization: token ...")
-
+    @operation("Show your limits, and what you use of them", answer=limit_models.Limits)
     async def get(self) -> None:
         """Answer what the token's owner may have and has."""
-        await self.tell(None)
+        await self.answer_for(None)
 
-    async def tell(self, name: str | None) -> None:
+    async def answer_for(self, name: str | None) -> None:
         """Answer what somebody may have and has."""
         person = await self.answered(self.person(name))
         standing = await self.answered(self.look.standing(person))
-        self.finish(standing.as_json())
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer what is wrong."""
-        self.set_status(status_code)
-        self.finish({"status": status_code, "message": self.problem(status_code, **kwargs)})
+        self.answer(limit_models.Limits.of(standing))
 
 
 class SomebodysLimitsApi(OwnLimitsApi):
     """``GET api/users/<name>/limits``."""
 
+    @operation("Show an admin somebody's limits", answer=limit_models.Limits)
     async def get(self, name: str) -> None:  # type: ignore[override]
         """Answer an admin what somebody may have and has."""
         self.admins_only()
-        await self.tell(name)
+        await self.answer_for(name)
 
 
 def _log_request(handler: web.RequestHandler) -> None:

@@ -17,6 +17,7 @@ from ..cgroups.limits import SliceError
 from ..cgroups.slices import Slices, choose_slices, slice_name
 from ..cgroups.usage import Usage, container_usage
 from ..gpus.snapshot import is_of_a_hub, listed_name
+from ..lifecycle.keeping import Keeping
 from ..live import NeverRead
 from ..policy import this_machine
 from ..settings import DS01Settings
@@ -70,12 +71,18 @@ class Look:
     ----------
     settings
         The spawner's settings.
+
+    Attributes
+    ----------
+    keeping
+        Tells of the life of servers, and keeps them.
     """
 
     def __init__(self, settings: DS01Settings) -> None:
         self._settings = settings
         client = docker.APIClient(version="auto", **kwargs_from_env(), timeout=_ENGINE_TIMEOUT_S)
         self._docker = engine.Caller(client, ThreadPoolExecutor(8, thread_name_prefix="engine"))
+        self.keeping = Keeping(self._docker, settings.hub_id, settings.life_records)
         self._rates = Rates()
         self._slices: Slices | None = None
         self._lately: Lately[Standing] = Lately(_AGE_S)

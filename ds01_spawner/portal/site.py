@@ -7,7 +7,6 @@ import hmac
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 import docker
@@ -15,19 +14,13 @@ from docker.utils import kwargs_from_env
 from jupyterhub.app import JupyterHub
 from jupyterhub.services.auth import HubOAuth
 from jupyterhub.utils import url_path_join
-from traitlets.config import Config
-from traitlets.config.loader import PyFileConfigLoader
 
 from .. import network
+from ..deployment import DeploymentError, read_deployment
 from ..settings import PORTAL, DS01Settings
-from ..startup import settings_of
 
 #: Seconds for which the Hub's word on a token or a user counts: a stopped server's token is dead.
 HUBS_WORD_S = 5
-
-
-class SiteError(Exception):
-    """The configuration has no portal, or does not say all that it needs; the text says what."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +68,20 @@ def read_site(file: Path) -> Site:
 
     Raises
     ------
-    SiteError
+    DeploymentError
         If it has no portal.
     Exception
         Whatever goes wrong in the file, which is a program.
     """
-    config = PyFileConfigLoader(file.name, str(file.parent)).load_config()
-    settings = settings_of(config)
+    deployment = read_deployment(file)
+    settings, hub = deployment.settings, deployment.hub
     if not settings.portal_port:
-        raise SiteError("c.DS01Spawner.portal_port is 0: there is no portal to run.")
-    hub = _hub_of(config)
+        raise DeploymentError("c.DS01Spawner.portal_port is 0: there is no portal to run.")
     prefix = url_path_join(hub.base_url, "services", PORTAL) + "/"
-    token = _token(hub.services)
+    token = deployment.token(PORTAL)
     return Site(
         settings=settings,
-        hub_api=hub.hub.api_url,
+        hub_api=deployment.hub_api,
         hub_url=hub.hub.public_host + hub.hub.base_url,
         token=token,
         prefix=prefix,
@@ -97,24 +89,6 @@ def read_site(file: Path) -> Site:
         port=settings.portal_port,
         auth=_auth(hub, token, prefix),
     )
-
-
-def _hub_of(config: Config) -> JupyterHub:
-    """Return a Hub that knows its addresses and does nothing."""
-    # No instance(): this process is not the Hub.
-    hub = JupyterHub(config=config)
-    hub.init_hub()
-    return hub
-
-
-def _token(services: list[dict[str, Any]]) -> str:
-    tokens = [service.get("api_token", "") for service in services if service["name"] == PORTAL]
-    if len(tokens) != 1 or not tokens[0]:
-        raise SiteError(
-            f"c.JupyterHub.services must have one service {PORTAL!r} with an api_token, as in the "
-            "reference configuration; add a site's own with c.JupyterHub.services.append(...)."
-        )
-    return str(tokens[0])
 
 
 def _gateway(network_name: str) -> str:

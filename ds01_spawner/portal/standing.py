@@ -111,33 +111,6 @@ class Standing:
         """All of the policy's keys with value and source."""
         return list(explain.rows(self.share.resolved))
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as the API answers."""
-        resolved = self.share.resolved
-        return {
-            "user": resolved.user,
-            "group": resolved.group,
-            "groups": list(resolved.groups),
-            "why": resolved.why,
-            "enforced": self.enforced,
-            "limits": [
-                {
-                    "key": bar.key,
-                    "label": bar.label,
-                    "used": bar.used,
-                    "limit": bar.limit,
-                    "unit": bar.unit,
-                    "source": bar.source,
-                }
-                for bar in self.bars
-            ],
-            "servers": list(map(_server_as_json, self.servers)),
-            "policy": explain.as_objects(resolved),
-            "folders": [
-                {"name": f.name, "target": f.target, "mode": f.mode} for f in self.share.folders
-            ],
-        }
-
 
 def standing(
     share: Share, limits: Limits, servers: Sequence[Server], total: Measured | None, enforced: str
@@ -156,8 +129,15 @@ def standing(
     gpu_key = _lower(values, "max_gpu_equivalents", "aggregate.gpu_limit")
     tasks_key = _lower(values, "max_tasks", "aggregate.tasks_max")
     most = limits.aggregate
-    cpus = memory = tasks = None
-    if total is not None:
+    cpus: float | None = None
+    memory: int | None = None
+    tasks: int | None = None
+    if enforced == "admission":
+        # What each may use counts, whether it does or not.
+        cpus = sum(server.cpus for server in running)
+        memory = sum(server.memory_bytes for server in running)
+        tasks = sum(server.pids for server in running)
+    elif total is not None:
         cpus, memory, tasks = total.cpus, total.memory_bytes, total.tasks
 
     def bar(key: str, label: str, used: float | None, limit: float | None, unit: str) -> Bar:
@@ -189,27 +169,6 @@ def _lower(values: Mapping[str, Any], first: str, second: str) -> str:
     """Return which of two keys limits more, as null is no limit."""
     one, other = values[first].value, values[second].value
     return second if one is None or (other is not None and other < one) else first
-
-
-def _server_as_json(server: Server) -> dict[str, Any]:
-    now = server.now
-    return {
-        "server": server.name,
-        "project": server.project,
-        "state": server.state,
-        "started": server.started,
-        "gpus": [
-            {
-                "uuid": uuid,
-                "size": server.gpu_size,
-                "weight": server.gpu_weight / len(server.gpu_uuids),
-            }
-            for uuid in server.gpu_uuids
-        ],
-        "cpus": {"limit": server.cpus, "used": now and now.cpus},
-        "memory": {"limit_bytes": server.memory_bytes, "used_bytes": now and now.memory_bytes},
-        "processes": {"limit": server.pids, "used": now and now.tasks},
-    }
 
 
 def _in_words(number: float, unit: str) -> str:

@@ -69,7 +69,9 @@ class Person:
 
     def choice(self, group: str, label: str) -> Locator:
         """Return one radio button of the form."""
-        words = re.compile(rf"^\W*{re.escape(label)}\b")
+        # Playwright hands the expression to JavaScript, where a slash ends it.
+        escaped = re.escape(label).replace("/", r"\/")
+        words = re.compile(rf"^\W*{escaped}\b")
         return self.page.get_by_role("group", name=group).get_by_role("radio", name=words)
 
     # -- in JupyterLab -------------------------------------------------------------------------

@@ -42,11 +42,11 @@ class Lab:
     def tag(self, name: str) -> str:
         return f"{self.prefix}/{name}:1"
 
-    def add(self, name: str, parent: str, lines: str = "") -> None:
+    def add(self, name: str, parent: str, lines: str = "", more: str = "") -> None:
         (self.directory / name).mkdir()
         (self.directory / name / "Dockerfile").write_text(f"FROM {parent}\n{lines}\n")
         with (self.directory / "catalogue.yaml").open("a") as catalogue:
-            catalogue.write(ENTRY.format(name=name, tag=self.tag(name)))
+            catalogue.write(ENTRY.format(name=name, tag=self.tag(name)) + more)
 
     def build(self, **options) -> tuple[str, ...]:
         return bases.build_bases(self.client, log=print, images=self.directory, **options)
@@ -105,6 +105,18 @@ def test_a_second_build_does_nothing(lab):
     assert lab.stale() == ()
     assert lab.build() == ()
     assert lab.image("one").id == first
+
+
+def test_what_is_on_request_is_built_when_it_is_named_and_then_kept_up_to_date(lab):
+    lab.add("one", bases.DEBIAN, "RUN echo 1 > /made")
+    lab.add("large", lab.tag("one"), "RUN echo 2 > /made", "    on_request: true\n")
+
+    assert lab.build() == (lab.tag("one"),)
+    assert lab.stale() == ()
+    assert lab.build(only=[lab.tag("large")]) == (lab.tag("large"),)
+    (lab.directory / "large" / "Dockerfile").write_text(f"FROM {lab.tag('one')}\nRUN echo 3\n")
+    assert lab.stale() == (lab.tag("large"),)
+    assert lab.build() == (lab.tag("large"),)
 
 
 def test_two_builds_at_once_build_everything_once(lab):

@@ -172,7 +172,8 @@ def test_a_hub_that_is_stopped_leaves_servers_running_and_comes_back_quickly(own
     assert alice.container()["State"]["Running"]
     began = time.monotonic()
     own_hub.start()
-    assert time.monotonic() - began < 15
+    # A few seconds; on two slow and busy cores some more.
+    assert time.monotonic() - began < 30
     assert alice.ready()
     assert alice.container()["Id"] == container["Id"]
     alice.stop()

@@ -3,6 +3,8 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+from ds01_spawner.lifecycle.records import NONE_FREE, LifeRecords
+
 from ..hub import eventually
 from .watch import Watch, attached, held
 
@@ -46,6 +48,8 @@ def test_a_device_that_is_given_back_goes_to_the_next(make_gpu_hub):
 
     assert refused.status_code == 409
     assert second.container() is None
+    (noted,) = LifeRecords(hub.data / "ds01.sqlite").events("second")
+    assert noted.kind == NONE_FREE
 
     first.stop()
     second.start(gpu="full")
@@ -62,3 +66,16 @@ def test_whoever_gets_a_larger_device_than_asked_for_is_told(make_gpu_hub):
     assert user.model()["user_options"]["profile"].endswith(" · 3g.40gb (for 2g.20gb)")
     # What was asked for is what the next start asks for.
     assert user.model()["user_options"]["gpu"] == "2g.20gb"
+
+
+def test_an_image_whose_driver_is_newer_than_the_machines_gets_no_gpu(make_gpu_hub):
+    hub = make_gpu_hub("a100-80gb:1")
+    hub.add_image("too-new", "ds01/python:3.11", cuda="99.0", minimum_driver="9999.1")
+    hub.start()
+    user = hub.user("early")
+    refused = user.ask(image="too-new", gpu="full")
+
+    assert refused.status_code == 400
+    assert "needs NVIDIA's driver 9999.1 or newer" in refused.json()["message"]
+    assert user.container() is None
+    user.start(image="too-new")

@@ -46,11 +46,21 @@ AGGREGATE = {
     "tasks_max": st.none() | _SEVERAL,
     "gpu_limit": st.none() | _WEIGHT,
 }
+IMAGES = {
+    "may_build": st.booleans(),
+    "storage": st.none() | _SIZE,
+    "largest": _SIZE,
+    "versions": _SEVERAL,
+    "build_time_m": st.integers(0, 600),
+    "build_network": st.booleans(),
+    "share_with_all": st.sampled_from(["yes", "approval", "no"]),
+}
 IDLE = {
     "gpu_idle_threshold": _PERCENT,
     "cpu_idle_threshold": _PERCENT,
     "network_idle_threshold": st.integers(0, 1 << 30),
     "idle_detection_window": st.integers(1, 100),
+    "stalled_kernel_h": st.integers(0, 600),
 }
 GLOBAL = {
     "high_demand_threshold": st.floats(0, 1).map(lambda n: round(n, 2)),
@@ -61,14 +71,15 @@ GLOBAL = {
     "gpu_hold_after_manual_stop_m": st.integers(0, 600),
     "created_container_timeout_m": st.integers(0, 600),
 }
-#: All of DS01's keys.
+#: All keys: DS01's, and those of images.
 KEYS = (
     *PLAIN,
     *(f"aggregate.{key}" for key in AGGREGATE),
+    *(f"images.{key}" for key in IMAGES),
     *(f"policies.{key}" for key in (*IDLE, *GLOBAL)),
 )
 
-#: Key -> DS01's default.
+#: Key -> default.
 BUILT_IN: dict[str, Any] = {
     "max_gpu_equivalents": 1.0,
     "max_gpu_slots_per_container": 1,
@@ -86,10 +97,18 @@ BUILT_IN: dict[str, Any] = {
     "max_tasks": 32768,
     "priority": 10,
     **{f"aggregate.{key}": None for key in AGGREGATE},
+    "images.may_build": True,
+    "images.storage": "50g",
+    "images.largest": "20g",
+    "images.versions": 3,
+    "images.build_time_m": 60,
+    "images.build_network": True,
+    "images.share_with_all": "approval",
     "policies.gpu_idle_threshold": 5,
     "policies.cpu_idle_threshold": 2.0,
     "policies.network_idle_threshold": 1048576,
     "policies.idle_detection_window": 3,
+    "policies.stalled_kernel_h": 1,
     "policies.high_demand_threshold": 0.8,
     "policies.high_demand_idle_reduction": 0.5,
     "policies.grace_period_m": 30,
@@ -144,6 +163,7 @@ def _some(keys: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
 def _rules(**more: Any) -> st.SearchStrategy[dict[str, Any]]:
     sections = {
         "aggregate": st.none() | _some(AGGREGATE),
+        "images": st.none() | _some(IMAGES),
         "policies": st.none() | _some(IDLE),
     }
     return _some({**PLAIN, **sections, **more})
@@ -190,7 +210,7 @@ def flat(rules: dict[str, Any] | None) -> dict[str, Any]:
     """Return the keys that a section sets, with those of its sections."""
     found = {}
     for key, value in (rules or {}).items():
-        if key in ("aggregate", "policies"):
+        if key in ("aggregate", "images", "policies"):
             found |= {f"{key}.{name}": each for name, each in (value or {}).items()}
         elif key in PLAIN:
             found[key] = value

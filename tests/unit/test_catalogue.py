@@ -46,6 +46,31 @@ def test_shipped_catalogue_offers_python_first_then_datascience():
     assert "pandas" in catalogue.get("datascience").contents
 
 
+def test_what_is_large_is_on_request_and_the_first_never(write):
+    assert [image.name for image in Catalogue.load(SHIPPED) if image.on_request] == [
+        *("pytorch", "tensorflow", "jax", "aime-pytorch", "aime-tensorflow")
+    ]
+    (problem,) = problems_of(write({**PLAIN, "on_request": True}))
+    assert "entry 1 (plain): on_request: the first" in problem
+
+
+@pytest.mark.parametrize(
+    ("driver", "runs"),
+    [
+        ("525.60.13", True),
+        ("525.60.12", False),
+        ("525.60", False),
+        ("580.65.06", True),
+        ("1000.1", True),
+        ("", True),
+        ("unknown", True),
+    ],
+)
+def test_an_image_runs_with_its_driver_or_a_newer_one(write, driver, runs):
+    entry = {**PLAIN, "cuda": "12.4", "minimum_driver": "525.60.13"}
+    assert Catalogue.load(write(entry)).get("plain").runs_with(driver) is runs
+
+
 def test_order_of_the_file_is_kept(write):
     names = ["zebra", "ant", "moose"]
     catalogue = Catalogue.load(write(*({**PLAIN, "name": name} for name in names)))

@@ -87,7 +87,7 @@ def test_a_certificate_bundle_that_is_not_there_is_refused(engine, capsys):
 
 
 def test_the_check_only_prints_what_would_be_built(engine, monkeypatch, capsys):
-    monkeypatch.setattr(cli.bases, "stale", lambda client: ("ds01/debian:12",))
+    monkeypatch.setattr(cli.bases, "stale", lambda client, only: ("ds01/debian:12",))
     monkeypatch.setattr(cli.bases, "build_bases", None)
 
     assert cli.main(["images", "build", "--check"]) == 0

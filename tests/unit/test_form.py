@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ds01_spawner.admission.offers import Offer
 from ds01_spawner.endings import Cause, Ending
-from ds01_spawner.form import GpuChoices, ImageChoice, render_form
+from ds01_spawner.form import GpuChoices, ImageChoice, OwnImage, render_form
 from ds01_spawner.images.catalogue import Catalogue, CatalogueImage
 from ds01_spawner.options import Choices, parse_options, read_form
 from ds01_spawner.policy import GIB, Folder, Limits
@@ -124,7 +124,7 @@ def test_texts_of_the_catalogue_and_the_project_are_text_and_not_html(choices):
     )
     page = Page(html)
     assert not page.has("script")
-    assert page.text.count(HOSTILE) == 6
+    assert page.text.count(HOSTILE) == 7
 
 
 def test_an_image_that_is_not_here_says_so(choices):
@@ -252,3 +252,26 @@ def test_somebody_with_all_the_servers_that_they_may_have_is_told_first(choices)
     page = form(choices, refusal="You have 3 of at most 3 servers.")
 
     assert page.text.index("You have 3 of at most 3") < page.text.index("Image")
+
+
+def test_an_image_that_cannot_start_is_shown_with_why_and_is_never_chosen(choices):
+    name = "ds01-alice/vision"
+    images = [ImageChoice(OwnImage.missing(name, f"Line 2: {HOSTILE}"), None)]
+    images += [ImageChoice(image, 1000) for image in choices.catalogue]
+    html = render_form(images, choices, {"image": name}, project="thesis", images_url="/images")
+    page = Page(html)
+
+    assert f"Line 2: {HOSTILE}" in page.text
+    assert HOSTILE not in html
+    assert page.chosen("image") != [name]
+    (button,) = [control for control in page.named("image") if control.value == name]
+    assert "disabled" in button.attributes
+    assert f"The image {name} that you chose the last time is not here any more" in page.text
+
+
+def test_only_a_long_list_of_images_is_searched(choices):
+    bases = [ImageChoice(image, 1000) for image in choices.catalogue]
+    many = [ImageChoice(OwnImage(f"ds01-a/p{n}", "", "", ""), 1) for n in range(9)]
+
+    assert "image-search" not in render_form(bases, choices, {}, project="thesis")
+    assert "image-search" in render_form([*many, *bases], choices, {}, project="thesis")

@@ -33,16 +33,16 @@ def test_form_text_and_rest_numbers_are_the_same_request(choices):
 
 
 def test_safe_start_is_for_once(choices):
-    stored = parse_options({"safe_start": True}, choices).stored(choices.catalogue)
+    stored = parse_options({"safe_start": True}, choices).stored()
     assert stored["profile"].endswith("safe start")
     assert parse_options(stored, choices).safe_start is False
 
 
 def test_stored_options_pass_again_and_a_forged_profile_is_not_believed(choices):
-    stored = parse_options({"cpus": 2}, choices).stored(choices.catalogue)
+    stored = parse_options({"cpus": 2}, choices).stored()
     assert stored["profile"] == "python · 2 CPU · 8 GiB"
     forged = {**stored, "profile": "root · everything"}
-    assert parse_options(forged, choices).stored(choices.catalogue) == stored
+    assert parse_options(forged, choices).stored() == stored
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_the_hubs_profile_column_names_the_gpus(choices):
     def profile(**options):
         larger = replace(choices, limits=replace(choices.limits, gpus_per_server=8))
         larger = replace(larger, limits=replace(larger.limits, gpu_equivalents=None))
-        return parse_options(options, larger).profile(choices.catalogue)
+        return parse_options(options, larger).profile()
 
     assert profile(gpu="3g.40gb").endswith("8 GiB · 3g.40gb")
     assert profile(gpu="full", gpu_count=2).endswith("· 2 × GPU")
@@ -179,7 +179,7 @@ def test_the_profile_says_what_was_given_where_that_is_not_what_was_asked_for(ch
     def profile(gpu, *granted, count=1):
         larger = replace(choices, limits=replace(choices.limits, gpus_per_server=4))
         options = parse_options({"gpu": gpu, "gpu_count": count}, larger)
-        return options.profile(choices.catalogue, granted).rpartition(" · ")[2]
+        return options.profile(granted).rpartition(" · ")[2]
 
     assert profile("2g.20gb", FIRST) == "2g.20gb"
     assert profile("1g.10gb", FIRST) == "2g.20gb (for 1g.10gb)"

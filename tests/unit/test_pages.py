@@ -20,6 +20,8 @@ from sqlalchemy import event
 from ds01_spawner import pages
 from ds01_spawner.accounts import OwnAccounts
 from ds01_spawner.endings import Cause, Ending
+from ds01_spawner.lifecycle.life import Memory
+from ds01_spawner.lifecycle.records import Course, LifeRecords
 from ds01_spawner.pages import PageInfo, template_path
 from ds01_spawner.policy import GIB
 from ds01_spawner.store import Store
@@ -57,11 +59,13 @@ class Someone:
 
     def __init__(self, data: Path) -> None:
         self.store = Store(data / "ds01.sqlite")
+        self.life_records = LifeRecords(data / "ds01.sqlite")
         self.accounts = OwnAccounts(data, 400_000, 400_009)
         self.servers = [Server("")]
         self.spawner = SimpleNamespace(
             user=self,
             store=self.store,
+            life_records=self.life_records,
             accounts=self.accounts,
             workspaces=lambda account: Workspaces(self.name, account, self.store),
             in_thread=asyncio.to_thread,
@@ -318,6 +322,20 @@ def test_the_home_page_warns_of_memory_kills_with_the_limit(alice):
     assert "the server may use 2 GiB." in text
     alice.servers[0].kills = 0
     assert "Memory ran out" not in Page(render("home.html", alice)).text
+
+
+def test_the_home_page_tells_of_a_stop_that_comes(alice):
+    now = datetime.now(timezone.utc)
+    memory = Memory(now, now, now)
+    stop_at = now + timedelta(minutes=9, seconds=5)
+    course = Course("c1", "alice", "default", memory, stop_at, "idle", is_warned=True)
+    alice.life_records.keep_courses([course])
+    alice.servers = [Server("", ready=True)]
+
+    text = Page(render("home.html", alice)).text
+    assert "It will be stopped in 9 minutes if nothing runs in it." in text
+    alice.servers[0].ready = False
+    assert "It will be stopped" not in Page(render("home.html", alice)).text
 
 
 def test_the_home_page_shows_text_as_text(alice):

@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 
 from ds01_spawner.policy import PolicyError, load_policy, parse_bytes
 
-from .policies import AGGREGATE, GLOBAL, GROUPS, IDLE, PLAIN, USERS, expected, group_of, policies
+from .policies import (
+    AGGREGATE,
+    GLOBAL,
+    GROUPS,
+    IDLE,
+    IMAGES,
+    PLAIN,
+    USERS,
+    expected,
+    group_of,
+    policies,
+)
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
 #: What no key may have for a value, whatever its type.
@@ -61,11 +72,11 @@ def mistakes(draw):
     places += [("user_overrides", name) for name in written.main["user_overrides"] or {}]
     place = draw(st.sampled_from(places))
     if place != ("policies",):
-        place += draw(st.sampled_from([(), ("aggregate",), ("policies",)]))
+        place += draw(st.sampled_from([(), ("aggregate",), ("images",), ("policies",)]))
     if place == ("policies",):
         keys = {**IDLE, **GLOBAL}
     else:
-        keys = {"aggregate": AGGREGATE, "policies": IDLE}.get(place[-1], PLAIN)
+        keys = {"aggregate": AGGREGATE, "images": IMAGES, "policies": IDLE}.get(place[-1], PLAIN)
     return written, place, draw(st.sampled_from(sorted(keys)))
 
 
@@ -102,7 +113,9 @@ def test_a_misspelt_key_is_named_with_its_line_and_the_nearest_known(mistake, at
     section[wrong] = 1
     problems, lines = refused(written, wrong)
 
-    known = {"aggregate": AGGREGATE, "policies": {**IDLE, **GLOBAL}}.get(place[-1], PLAIN)
+    known = {"aggregate": AGGREGATE, "images": IMAGES, "policies": {**IDLE, **GLOBAL}}.get(
+        place[-1], PLAIN
+    )
     nearest = difflib.get_close_matches(wrong, known, 1, 0)[0]
     path = ".".join((*place, wrong))
     assert len(problems) == 1, problems

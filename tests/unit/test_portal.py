@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from dataclasses import replace
 from datetime import datetime, timezone
+from types import SimpleNamespace
 
 import pytest
+from jupyterhub.services.auth import HubOAuth
+from tornado.httpclient import AsyncHTTPClient
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
 
 from ds01_spawner.cgroups.usage import Usage
 from ds01_spawner.policy import GIB, Machine, Policy, Share
 from ds01_spawner.policy.schema import PolicyFile
+from ds01_spawner.portal import answers, app
 from ds01_spawner.portal.lately import Lately
+from ds01_spawner.portal.limit_models import Limits
 from ds01_spawner.portal.people import is_admin
 from ds01_spawner.portal.rates import Measured, Rates
 from ds01_spawner.portal.standing import Server, standing, total_of
@@ -42,6 +50,10 @@ def of(*servers, total=None, enforced="slice"):
     return standing(Share(resolved, ()), limits, servers, total, enforced)
 
 
+def as_json(found):
+    return Limits.of(found).model_dump(mode="json")
+
+
 def bars(found):
     return {bar.label: (bar.used, bar.limit, bar.source) for bar in found.bars}
 
@@ -58,12 +70,23 @@ def test_each_bar_names_the_layer_of_the_limit_that_counts():
     }
 
 
+def test_where_the_sum_is_counted_at_a_start_what_servers_may_use_counts():
+    second = replace(SERVER, name="two", cpus=0.5, memory_bytes=GIB, pids=512)
+    found = bars(of(SERVER, second, total=Measured(0.1, GIB // 8, 30), enforced="admission"))
+
+    assert [found[label][0] for label in ("CPU", "Memory", "Processes and threads")] == [
+        2.5,
+        5 * GIB,
+        4608,
+    ]
+
+
 def test_what_cannot_be_read_is_not_known_and_not_zero():
     found = of(SERVER)
     cpu = found.bars[2]
 
     assert (cpu.used, cpu.used_in_words, cpu.is_full) == (None, "not known", False)
-    answer = found.as_json()
+    answer = as_json(found)
     assert answer["servers"][0]["cpus"] == {"limit": 2.0, "used": None}
     assert [limit["used"] for limit in answer["limits"][2:]] == [None] * 3
 
@@ -82,7 +105,7 @@ def test_a_sum_with_an_unknown_part_is_unknown():
 
 
 def test_devices_share_a_servers_weight_in_the_answer():
-    (server,) = of(SERVER).as_json()["servers"]
+    (server,) = as_json(of(SERVER))["servers"]
     assert [gpu["weight"] for gpu in server["gpus"]] == [pytest.approx(3 / 7)] * 2
     assert SERVER.gpus == "2 × 3g.40gb"
 
@@ -158,11 +181,47 @@ async def test_a_failure_is_told_and_not_kept():
     assert await lately.get("a", answer) == "yes"
 
 
+# -- a Hub that is away ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_hub_that_is_away_or_hangs_is_said_to_be_in_words(monkeypatch, hangs):
+    monkeypatch.setattr(answers, "PATIENCE_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        port = hub.getsockname()[1]
+        if not hangs:
+            hub.close()
+        site = SimpleNamespace(
+            prefix="/services/ds01/",
+            hub_url="/hub/",
+            cookie_secret=b"x" * 32,
+            auth=HubOAuth(
+                api_url=f"http://127.0.0.1:{port}/hub/api",
+                api_token="t",
+                base_url="/services/ds01/",
+                oauth_client_id="service-ds01",
+            ),
+        )
+        (listener,) = bind_sockets(0, "127.0.0.1")
+        server = HTTPServer(app.make_app(site, None, None))
+        server.add_socket(listener)
+        for path in ("api/limits", ""):
+            answer = await AsyncHTTPClient().fetch(
+                f"http://127.0.0.1:{listener.getsockname()[1]}/services/ds01/{path}",
+                headers={"Authorization": "token x"},
+                raise_error=False,
+            )
+            assert answer.code == 503
+            assert b"The Hub does not answer." in answer.body
+            assert str(port).encode() not in answer.body
+        server.stop()
+
+
 # -- the command in a server ----------------------------------------------------------------------
 
 
 def test_the_command_tells_what_the_portal_answers():
-    lines = command.told(of(SERVER, total=Measured(1.5, GIB, 30)).as_json())
+    lines = command.told(as_json(of(SERVER, total=Measured(1.5, GIB, 30))))
 
     assert lines[0] == "All servers of ann (group student):"
     assert lines[4].split() == ["CPU", "1.5", "2", "group", "student"]

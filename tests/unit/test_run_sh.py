@@ -322,6 +322,24 @@ def test_a_stranger_with_the_old_proxys_number_is_left_alone(tmp_path):
         process.wait()
 
 
+def test_no_service_is_left_where_the_hub_does_not_start(tmp_path):
+    portal, culler = (tmp_path / f"ds01_spawner.{name}.pid" for name in ("portal", "lifecycle"))
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/$3.pid\nexec sleep 60\n")
+    python.chmod(0o755)
+    done = call(
+        f"node_directory() {{ echo {tmp_path}; }}; setsid() {{ return 1; }};"
+        "hub_answers() { return 1; }; prepare_environment;"
+        f'PATH="{tmp_path}:$PATH"; start_services;'
+        f"until [[ -s {portal} && -s {culler} ]]; do sleep 0.05; done; start_hub",
+        DATA=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "The Hub ended" in done.stderr
+    for file in (portal, culler):
+        assert not Path("/proc", file.read_text().strip()).exists()
+
+
 # -- secrets --------------------------------------------------------------------------------------
 
 
@@ -337,9 +355,10 @@ def test_secrets_are_private_long_and_made_once(tmp_path):
     first = make_secrets(directory)
 
     assert set(first) == {
-        *("admin-password", "user-password", "cookie-secret", "portal-token", "proxy-token")
+        *("admin-password", "user-password", "cookie-secret"),
+        *("portal-token", "culler-token", "proxy-token"),
     }
-    assert len(set(first.values())) == 5
+    assert len(set(first.values())) == 6
     assert len(first["admin-password"]) >= 32
     assert len(bytes.fromhex(first["cookie-secret"])) == 32
     assert directory.stat().st_mode & 0o777 == 0o700

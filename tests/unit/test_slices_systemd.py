@@ -180,3 +180,10 @@ def test_on_v1_containers_are_lowered_before_systemd_lowers_the_slice(
         slices.set(NAME, SliceLimits(cpus=1))
 
     assert (container / "cpu.cfs_quota_us").read_text() == "100000"
+
+
+def test_devices_are_closed_for_as_long_as_the_slice_is_there(slices, manager):
+    slices.close_devices(NAME)
+
+    asked = ["sba(sv)", NAME, "true", "1", "DevicePolicy", "s", "closed"]
+    assert manager.calls == [["SetUnitProperties", *asked]]

@@ -11,7 +11,7 @@ def main() -> None:
     except SystemExit as end:
         if "install" in sys.argv[1:] and not end.code:
             print("\nds01: installed for this server only, and gone when it stops.")
-            print("ds01: to have it again, write it down, for example in requirements.txt.")
+            print("ds01: to keep it, add it to your image: ds01 image save")
         raise
 
 

@@ -15,6 +15,11 @@ from .places import ISOLATED, MOUNT, PYTHON
 
 def main() -> None:
     """Become the server."""
+    os.execve(PYTHON, [*ISOLATED, "ds01_launch.server", *sys.argv[1:]], server_variables())
+
+
+def server_variables() -> dict[str, str]:
+    """Look at the image and return the environment of a server in it."""
     image = dict(os.environ)
     settings = settings_places(image)
     handover = look(image, settings)
@@ -22,7 +27,7 @@ def main() -> None:
     variables = environment.server_environment(image, server)
     handover = replace(handover, server_names=(*variables, VARIABLE))
     variables[VARIABLE] = handover.dumped()
-    os.execve(PYTHON, [*ISOLATED, "ds01_launch.server", *sys.argv[1:]], variables)
+    return variables
 
 
 def settings_places(image: Mapping[str, str]) -> dict[str, str]:

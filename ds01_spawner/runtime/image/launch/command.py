@@ -1,21 +1,19 @@
-"""The command ``ds01`` in a server: what its owner may have and uses, as the portal tells it."""
+"""The command ``ds01`` in a server: its owner's limits and images, as the portal has them."""
 
 import argparse
 import json
 import os
+import re
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
-#: Seconds for the portal, which may take two readings half a second apart.
-_PATIENCE_S = 15
+from . import image_command
+from .ask import Failure, Portal
+
 _UNITS = ((1024**4, "TiB"), (1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
-
-
-class Failure(Exception):
-    """There is no answer; the text says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,37 +22,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     limits = commands.add_parser("limits", help="what you may have, and what you use of it")
     limits.add_argument("--json", action="store_true", help="print the portal's whole answer")
+    limits.set_defaults(run=_limits)
+    keep = commands.add_parser("keep", help="keep this server although nothing runs in it")
+    keep.add_argument(
+        "time", nargs="?", default="4h", help="for how long, such as 90m or 4h (%(default)s)"
+    )
+    keep.set_defaults(run=_keep)
+    events = commands.add_parser("events", help="what has happened to your servers, and why")
+    events.add_argument("--json", action="store_true", help="print the portal's whole answer")
+    events.set_defaults(run=_events)
+    image_command.add_to(commands)
     asked = parser.parse_args(arguments)
     try:
-        answer = ask("api/limits", os.environ)
+        return int(asked.run(asked, Portal(os.environ)))
     except Failure as failure:
         print(f"ds01: {failure}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _limits(asked: argparse.Namespace, portal: Portal) -> int:
+    answer = portal.ask("GET", "api/limits")
     print(json.dumps(answer, indent=2) if asked.json else "\n".join(told(answer)))
     return 0
 
 
-def ask(path: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the portal's answer, asked with the server's own token.
+def _keep(asked: argparse.Namespace, portal: Portal) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mh]?)", asked.time)
+    if found is None or not float(found[1]):
+        raise Failure(f"{asked.time!r} is no time; write for example 90m or 4h.")
+    hours = float(found[1]) / (60 if found[2] == "m" else 1)
+    project = quote(portal.project, safe="")
+    answer = portal.ask("POST", f"api/servers/{project}/keep", {"hours": hours})
+    print(f"This server is kept until {_moment(answer['keep_until'])}, if nothing runs in it.")
+    return 0
 
-    Raises
-    ------
-    Failure
-        If there is none.
-    """
-    url, token = environment.get("DS01_URL"), environment.get("JUPYTERHUB_API_TOKEN")
-    if not url or not token:
-        raise Failure("this server knows of no portal to ask.")
-    request = urllib.request.Request(url + path, headers={"Authorization": f"token {token}"})
-    # No web proxy is between a server and its own machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=_PATIENCE_S) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise Failure(_message(error)) from error
-    except (OSError, ValueError) as error:
-        raise Failure(f"the portal does not answer ({error}); try again in a minute.") from error
+
+def _events(asked: argparse.Namespace, portal: Portal) -> int:
+    answer = portal.ask("GET", "api/events")
+    if asked.json:
+        print(json.dumps(answer, indent=2))
+        return 0
+    rows = [
+        (_moment(event["at"]), event["project"], event["kind"], event["why"])
+        for event in reversed(answer["events"])
+    ]
+    print("\n".join(_aligned([("when", "project", "what", "why"), *rows])))
+    return 0
+
+
+def _moment(text: str) -> str:
+    """Return a time of the portal's as the clock here has it."""
+    at = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
+    return at.strftime("%d %b %H:%M")
 
 
 def told(answer: Mapping[str, Any]) -> list[str]:
@@ -104,11 +125,3 @@ def _in_words(number: float, unit: str) -> str:
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
-def _message(error: urllib.error.HTTPError) -> str:
-    """Return what the portal says against it."""
-    try:
-        return str(json.load(error)["message"])
-    except (ValueError, LookupError, TypeError):
-        return f"the portal says {error.code} {error.reason}."

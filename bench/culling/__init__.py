@@ -1,0 +1,1 @@
+"""The parts of `bench/cull.py`, each a process of its own."""

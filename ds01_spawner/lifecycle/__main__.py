@@ -1,0 +1,125 @@
+"""Runs the service that stops idle servers: ``python -m ds01_spawner.lifecycle CONFIGURATION``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.utils import kwargs_from_env
+
+from .. import engine
+from ..deployment import Deployment, DeploymentError, only_one, read_deployment
+from ..errors import Refused
+from ..gpus.nvml import Nvml
+from ..images.installed import read_installed
+from ..settings import CULLER
+from . import kernels, processes
+from .gpus import MachineGpus
+from .history import Kernels
+from .hub import Hub
+from .rules import LiveRules
+from .service import Server, Service
+from .sweep import Sweep
+
+_LOG = logging.getLogger("ds01_spawner.lifecycle")
+_ENGINE_TIMEOUT_S = 60
+#: Seconds that a server has to say what is lost with it.
+_INSTALLED_S = 10
+
+
+def main() -> int:
+    """Run the service until it is told to end; returns 1 if it cannot run."""
+    parser = argparse.ArgumentParser(prog="python -m ds01_spawner.lifecycle", description=__doc__)
+    parser.add_argument("configuration", type=Path, help="the Hub's configuration file")
+    args = parser.parse_args()
+    logging.basicConfig(
+        level=logging.INFO, format="[%(levelname)1.1s %(asctime)s DS01 culler] %(message)s"
+    )
+    try:
+        deployment = read_deployment(args.configuration.resolve())
+        # For as long as this process lives.
+        only_one(Path(deployment.settings.data_dir) / "culler.lock")
+        asyncio.run(_serve(deployment))
+    except DeploymentError as error:
+        _LOG.error("%s", error)
+        return 1
+    return 0
+
+
+def make_service(deployment: Deployment) -> Service:
+    """Return the service of a Hub.
+
+    Raises
+    ------
+    DeploymentError
+        If the Hub's configuration has no such service.
+    """
+    settings, token = deployment.settings, deployment.token(CULLER)
+    client = docker.APIClient(version="auto", **kwargs_from_env(), timeout=_ENGINE_TIMEOUT_S)
+    call = engine.Caller(client, ThreadPoolExecutor(8, thread_name_prefix="engine"))
+
+    return Service(
+        Hub(deployment.hub_api, token),
+        call,
+        settings.hub_id,
+        MachineGpus(Nvml(settings.store.gpu_faults)),
+        LiveRules(settings),
+        ask,
+        settings.life_records,
+        Sweep(call, settings.store),
+        partial(_installed, call),
+        timedelta(seconds=settings.cull_every_s),
+        timedelta(seconds=settings.stop_notice_s),
+    )
+
+
+async def _installed(docker_call: engine.Docker, container: Mapping[str, Any]) -> list[str]:
+    """Return the packages that somebody has asked pip for in a server; none if it does not say."""
+    try:
+        found = await asyncio.wait_for(read_installed(docker_call, container), _INSTALLED_S)
+    except (Refused, OSError, asyncio.TimeoutError, *engine.UNREACHABLE):
+        return []
+    return [str(package["name"]) for package in found if package["requested"]]
+
+
+async def ask(server: Server) -> Kernels | None:
+    """Return what a server says of its kernels, and the system of its terminals.
+
+    Returns
+    -------
+    Kernels or None
+        None if one of them does not say.
+    """
+    seen = server.watched
+    terminals = asyncio.to_thread(processes.executing_in, seen.container_id, seen.pid)
+    try:
+        said, since = await asyncio.gather(kernels.ask(server.address, server.token), terminals)
+    except processes.UNREADABLE:
+        return None
+    return None if said is None else said.with_executing(since)
+
+
+async def _serve(deployment: Deployment) -> None:
+    service = make_service(deployment)
+    running = asyncio.ensure_future(service.run())
+    # Ctrl-C is run.sh's to hear, which then sends this.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    _LOG.info("Servers are looked at every %s s", deployment.settings.cull_every_s)
+    with suppress(asyncio.CancelledError):
+        await running
+    await service.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

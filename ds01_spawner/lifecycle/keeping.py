@@ -1,0 +1,229 @@
+"""Servers that are kept although they are idle, and what their owners are told of their lives."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from ..cgroups.usage import container_usage
+from ..engine import Docker
+from ..errors import Refused
+from ..policy import Lifecycle
+from ..servers import running_server
+from . import words
+from .decide import Reason
+from .records import Course, Event, LifeRecords
+from .told import as_kept
+
+#: DS01's file: whoever makes it in a project keeps that project's server.
+KEEP_ALIVE = ".keep-alive"
+_WORKSPACE = "/workspace"
+
+
+@dataclass(frozen=True)
+class ServerLife:
+    """What the owner of a server is told of its life.
+
+    Attributes
+    ----------
+    stop_at, why
+        When it will be stopped if it goes on like this, and why (a `decide.Reason`, or empty).
+    is_warned
+        Whether that is near enough to be told.
+    warnings
+        How often its owner was warned of it: 1 or 2 if `is_warned`.
+    words
+        What to tell; empty if there is nothing.
+    keep_until
+        Until when it is kept; None if nobody has asked.
+    keep_most_until
+        Until when it could be kept; None if it needs no keeping, or cannot be kept.
+    cpu_percent, gpu_percent
+        What it did lately; None if that is not known, or it has no GPU.
+    memory_used_bytes
+        None if it cannot be read.
+    memory_kills
+        How many of its processes the system has ended because memory ran out.
+    """
+
+    project: str
+    stop_at: datetime | None
+    why: str
+    is_warned: bool
+    warnings: int
+    words: str
+    keep_until: datetime | None
+    keep_most_until: datetime | None
+    cpu_percent: float | None
+    gpu_percent: float | None
+    memory_limit_bytes: int
+    memory_used_bytes: int | None
+    memory_kills: int
+
+
+class Keeping:
+    """Keeps servers, and tells of them.
+
+    Parameters
+    ----------
+    docker_call
+        The engine.
+    hub_id
+        Servers of other Hubs are none here.
+    records
+        Where it is kept.
+    """
+
+    def __init__(self, docker_call: Docker, hub_id: str, records: LifeRecords) -> None:
+        self._docker = docker_call
+        self._hub_id = hub_id
+        self._records = records
+
+    async def life(
+        self, user: str, project: str, lifecycle: Lifecycle, now: datetime
+    ) -> ServerLife:
+        """Return what is to be told of a server.
+
+        Raises
+        ------
+        Refused
+            404 if there is no such server.
+        """
+        found = await running_server(self._docker, self._hub_id, user, project)
+        return self._life(found, project, lifecycle, now)
+
+    async def keep(
+        self, user: str, project: str, time: timedelta, lifecycle: Lifecycle, now: datetime
+    ) -> ServerLife:
+        """Keep a server for some time, or for as long as it can be.
+
+        Raises
+        ------
+        Refused
+            404 if there is no such server, 409 if it cannot be kept any longer.
+        """
+        found = await running_server(self._docker, self._hub_id, user, project)
+        most = self._life(found, project, lifecycle, now).keep_most_until
+        if most is None:
+            raise Refused(
+                "Idle servers are not stopped, so there is nothing to keep it from."
+                if lifecycle.idle_timeout is None
+                else f"It has been idle for {words.duration(lifecycle.keepalive_most)}, the "
+                "longest that an idle server can be kept. Save your work.",
+                reason="keep",
+                status_code=409,
+            )
+        until = min(now + time, most)
+        self._records.keep(found["Id"], user, project, until, user)
+        self._records.tell(
+            Event("kept", user, project, user, f"Kept until {until:%d %B, %H:%M} UTC.")
+        )
+        return self._life(found, project, lifecycle, now)
+
+    async def end(self, user: str, project: str, by: str) -> None:
+        """Keep a server no longer.
+
+        Raises
+        ------
+        Refused
+            404 if there is no such server, or nobody has asked to keep it.
+        """
+        found = await running_server(self._docker, self._hub_id, user, project)
+        if not self._records.end_keep(found["Id"]):
+            raise Refused("Nobody keeps this server.", reason="keep", status_code=404)
+        self._records.tell(Event("keep-ended", user, project, by, "It is kept no longer."))
+
+    def _life(
+        self, found: Mapping[str, Any], project: str, lifecycle: Lifecycle, now: datetime
+    ) -> ServerLife:
+        key, user = found["Id"], found["Config"]["Labels"]["ds01.user"]
+        courses = {course.container_id: course for course in self._records.courses(user)}
+        course, asked = courses.get(key), self._records.keeps(now).get(key)
+        if course is not None:
+            course = as_kept(course, asked, now)
+        is_warned = bool(course and course.is_warned)
+        usage = container_usage(int(found["State"]["Pid"]))
+        return ServerLife(
+            project=project,
+            stop_at=course.stop_at if course else None,
+            why=course.why if course else "",
+            is_warned=is_warned,
+            warnings=_warnings(course) if course and is_warned else 0,
+            words=words.told(course, now) if course and is_warned else "",
+            keep_until=course.keep_until if course else asked,
+            keep_most_until=_most_until(course, lifecycle, now),
+            cpu_percent=course.cpu_percent if course else None,
+            gpu_percent=course.gpu_percent if course else None,
+            memory_limit_bytes=int(found["HostConfig"]["Memory"]),
+            memory_used_bytes=usage.memory_bytes if usage else None,
+            memory_kills=usage.oom_kills if usage else 0,
+        )
+
+
+def kept_until(
+    asked: datetime | None, touched: datetime | None, busy_until: datetime, lifecycle: Lifecycle
+) -> datetime | None:
+    """Return until when a server is kept, idle as it may be.
+
+    Parameters
+    ----------
+    asked
+        Until when somebody has asked to.
+    touched
+        When DS01's file was made or touched last.
+    busy_until
+        Until when it was at work. From then on, it can be kept only so long.
+    """
+    wishes = [] if asked is None else [asked]
+    if touched is not None:
+        wishes.append(touched + lifecycle.keepalive_most)
+    if not wishes:
+        return None
+    return min(max(wishes), busy_until + lifecycle.keepalive_most)
+
+
+def file_touched(inspected: Mapping[str, Any], now: datetime) -> datetime | None:
+    """Return when DS01's file in a server's workspace was touched last; blocks.
+
+    Returns
+    -------
+    datetime or None
+        None if there is none, or it is no file. One from the future was touched now.
+
+    Raises
+    ------
+    OSError
+        If the disk does not say: that is not the same as no file.
+    """
+    for mount in inspected.get("Mounts") or ():
+        if mount.get("Destination") == _WORKSPACE and mount.get("Source"):
+            try:
+                found = os.lstat(Path(mount["Source"], KEEP_ALIVE))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            if not stat.S_ISREG(found.st_mode):
+                return None
+            if found.st_mtime >= now.timestamp():
+                return now
+            # Some file systems have times for which Python has no date.
+            return datetime.fromtimestamp(max(0.0, found.st_mtime), timezone.utc)
+    return None
+
+
+def _warnings(course: Course) -> int:
+    memory = course.memory
+    is_runtime = course.why == Reason.RUNTIME.value
+    return len(memory.warned_runtime if is_runtime else memory.warned_idle)
+
+
+def _most_until(course: Course | None, lifecycle: Lifecycle, now: datetime) -> datetime | None:
+    if lifecycle.idle_timeout is None:
+        return None
+    busy_until = course.memory.busy_until if course else now
+    most = busy_until + lifecycle.keepalive_most
+    return most if most > now else None

@@ -1,0 +1,330 @@
+"""What is remembered of servers' lives: how they are, what was asked and done, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import String, delete, insert, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+
+from ..store import open_database, put
+from .life import Memory
+
+#: Events older than this are forgotten.
+_EVENTS_LAST = timedelta(days=90)
+
+
+#: The event of a start that was refused because no GPU was free; `Refused.reason` says so, too.
+NONE_FREE = "no-gpu"
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a server is, as its owner may know it.
+
+    Attributes
+    ----------
+    container_id
+        Docker's id of its container.
+    user, project
+        Whose server, and which.
+    memory
+        What the service knows of its activity.
+    stop_at
+        When it will be stopped if it goes on like this; None if it will not.
+    why
+        Why then: a `decide.Reason`, empty if it will not.
+    is_warned
+        Whether its owner was told.
+    keep_until
+        Until when somebody has asked to keep it; None if nobody did.
+    cpu_percent, gpu_percent
+        What it did lately; None if that is not known, or it has no GPU.
+    """
+
+    container_id: str
+    user: str
+    project: str
+    memory: Memory
+    stop_at: datetime | None = None
+    why: str = ""
+    is_warned: bool = False
+    keep_until: datetime | None = None
+    cpu_percent: float | None = None
+    gpu_percent: float | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened.
+
+    Attributes
+    ----------
+    kind
+        What: ``warned``, ``stopped``, ``kept`` and others.
+    user, project
+        Whose server, and which.
+    by
+        Who did it: a user's name, or ``ds01-culler``.
+    why
+        In words, for the owner.
+    numbers
+        What it was decided on.
+    """
+
+    kind: str
+    user: str
+    project: str
+    by: str
+    why: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    at: datetime | None = None
+    id: int = 0
+
+
+class _Base(DeclarativeBase):
+    pass
+
+
+class _LifeRow(_Base):
+    __tablename__ = "lives"
+    container_id: Mapped[str] = mapped_column(String, primary_key=True)
+    username: Mapped[str] = mapped_column(String, index=True)
+    project: Mapped[str]
+    at: Mapped[datetime]
+    busy_until: Mapped[datetime]
+    quiet_since: Mapped[datetime]
+    warned_idle: Mapped[str]
+    warned_runtime: Mapped[str]
+    stop_at: Mapped[datetime | None]
+    why: Mapped[str]
+    is_warned: Mapped[bool]
+    keep_until: Mapped[datetime | None]
+    cpu_percent: Mapped[float | None]
+    gpu_percent: Mapped[float | None]
+
+
+class _KeepRow(_Base):
+    __tablename__ = "keeps"
+    container_id: Mapped[str] = mapped_column(String, primary_key=True)
+    username: Mapped[str] = mapped_column(String, index=True)
+    project: Mapped[str]
+    until: Mapped[datetime]
+    asked_by: Mapped[str]
+
+
+class _StopRow(_Base):
+    __tablename__ = "stop_reasons"
+    container_id: Mapped[str] = mapped_column(String, primary_key=True)
+    words: Mapped[str]
+    at: Mapped[datetime]
+
+
+class _EventRow(_Base):
+    __tablename__ = "events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    kind: Mapped[str]
+    username: Mapped[str] = mapped_column(String, index=True)
+    project: Mapped[str]
+    actor: Mapped[str]
+    why: Mapped[str]
+    numbers: Mapped[str]
+
+
+class LifeRecords:
+    """Lives, keeps, reasons and events in the database; methods block for about a millisecond.
+
+    Parameters
+    ----------
+    path
+        The database file, made when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        engine = open_database(path)
+        _Base.metadata.create_all(engine)
+        self._session = sessionmaker(engine)
+
+    # -- lives ---------------------------------------------------------------------------------
+
+    def keep_courses(self, courses: Iterable[Course]) -> None:
+        """Keep how all servers are now; those that are not among them have ended."""
+        # As plain values, as all rows change in each look: objects take four times as long.
+        rows = [_life_values(course) for course in courses]
+        with self._session.begin() as session:
+            session.execute(delete(_LifeRow))
+            if rows:
+                session.execute(insert(_LifeRow), rows)
+
+    def courses(self, user: str | None = None) -> list[Course]:
+        """Return how somebody's servers are, or everybody's."""
+        asked = select(_LifeRow).order_by(_LifeRow.username, _LifeRow.project)
+        if user is not None:
+            asked = asked.where(_LifeRow.username == user)
+        with self._session() as session:
+            return [_course(row) for row in session.scalars(asked)]
+
+    # -- keeps ---------------------------------------------------------------------------------
+
+    def keep(self, container_id: str, user: str, project: str, until: datetime, by: str) -> None:
+        """Keep that a server is to be kept, idle as it may be."""
+        with self._session.begin() as session:
+            row = _KeepRow(
+                container_id=container_id,
+                username=user,
+                project=project,
+                until=_naive(until),
+                asked_by=by,
+            )
+            put(session, row)
+
+    def end_keep(self, container_id: str) -> bool:
+        """End that; tell whether there was one."""
+        with self._session.begin() as session:
+            found = session.get(_KeepRow, container_id)
+            if found is not None:
+                session.delete(found)
+            return found is not None
+
+    def keeps(self, now: datetime) -> dict[str, datetime]:
+        """Return until when servers are to be kept, by their containers' ids."""
+        with self._session.begin() as session:
+            session.execute(delete(_KeepRow).where(_KeepRow.until <= _naive(now)))
+            return {
+                row.container_id: _aware(row.until) for row in session.scalars(select(_KeepRow))
+            }
+
+    # -- reasons -------------------------------------------------------------------------------
+
+    def note_stop(self, container_id: str, words: str) -> None:
+        """Keep why a server is about to be stopped, for its owner."""
+        with self._session.begin() as session:
+            put(session, _StopRow(container_id=container_id, words=words, at=_now()))
+
+    def stop_reason(self, container_id: str) -> str:
+        """Return why a server was stopped; empty if nobody has said."""
+        with self._session() as session:
+            row = session.get(_StopRow, container_id)
+            return row.words if row is not None else ""
+
+    def forget_stop(self, container_id: str) -> None:
+        """Forget that a server was about to be stopped: the Hub did not do it."""
+        with self._session.begin() as session:
+            session.execute(delete(_StopRow).where(_StopRow.container_id == container_id))
+
+    # -- events --------------------------------------------------------------------------------
+
+    def tell(self, event: Event) -> None:
+        """Keep that something has happened, now if it has no time."""
+        row = _EventRow(
+            at=_naive(event.at) if event.at else _now(),
+            kind=event.kind,
+            username=event.user,
+            project=event.project,
+            actor=event.by,
+            why=event.why,
+            numbers=json.dumps(dict(event.numbers)),
+        )
+        with self._session.begin() as session:
+            session.add(row)
+
+    def events(self, user: str | None = None, most: int = 100) -> list[Event]:
+        """Return what has happened lately, newest first."""
+        asked = select(_EventRow).order_by(_EventRow.id.desc()).limit(most)
+        if user is not None:
+            asked = asked.where(_EventRow.username == user)
+        with self._session() as session:
+            return [_event(row) for row in session.scalars(asked)]
+
+    def has_happened(self, kind: str, since: datetime) -> bool:
+        """Tell whether something of a kind has happened since then."""
+        asked = select(_EventRow.id).where(_EventRow.kind == kind, _EventRow.at >= _naive(since))
+        with self._session() as session:
+            return session.scalars(asked.limit(1)).first() is not None
+
+    def forget_old(self, now: datetime) -> None:
+        """Forget what nobody asks for any more."""
+        oldest = _naive(now - _EVENTS_LAST)
+        with self._session.begin() as session:
+            session.execute(delete(_EventRow).where(_EventRow.at < oldest))
+            session.execute(delete(_StopRow).where(_StopRow.at < oldest))
+
+
+def _life_values(course: Course) -> dict[str, Any]:
+    memory = course.memory
+    return {
+        "container_id": course.container_id,
+        "username": course.user,
+        "project": course.project,
+        "at": _naive(memory.at),
+        "busy_until": _naive(memory.busy_until),
+        "quiet_since": _naive(memory.quiet_since),
+        "warned_idle": _written(memory.warned_idle),
+        "warned_runtime": _written(memory.warned_runtime),
+        "stop_at": _naive(course.stop_at) if course.stop_at else None,
+        "why": course.why,
+        "is_warned": course.is_warned,
+        "keep_until": _naive(course.keep_until) if course.keep_until else None,
+        "cpu_percent": course.cpu_percent,
+        "gpu_percent": course.gpu_percent,
+    }
+
+
+def _course(row: _LifeRow) -> Course:
+    return Course(
+        container_id=row.container_id,
+        user=row.username,
+        project=row.project,
+        memory=Memory(
+            at=_aware(row.at),
+            busy_until=_aware(row.busy_until),
+            quiet_since=_aware(row.quiet_since),
+            warned_idle=_read(row.warned_idle),
+            warned_runtime=_read(row.warned_runtime),
+        ),
+        stop_at=_aware(row.stop_at) if row.stop_at else None,
+        why=row.why,
+        is_warned=row.is_warned,
+        keep_until=_aware(row.keep_until) if row.keep_until else None,
+        cpu_percent=row.cpu_percent,
+        gpu_percent=row.gpu_percent,
+    )
+
+
+def _event(row: _EventRow) -> Event:
+    return Event(
+        kind=row.kind,
+        user=row.username,
+        project=row.project,
+        by=row.actor,
+        why=row.why,
+        numbers=json.loads(row.numbers),
+        at=_aware(row.at),
+        id=row.id,
+    )
+
+
+def _written(moments: tuple[datetime, ...]) -> str:
+    return json.dumps([moment.isoformat() for moment in moments])
+
+
+def _read(text: str) -> tuple[datetime, ...]:
+    return tuple(map(datetime.fromisoformat, json.loads(text)))
+
+
+def _naive(at: datetime) -> datetime:
+    return at.astimezone(timezone.utc).replace(tzinfo=None)
+
+
+def _aware(at: datetime) -> datetime:
+    return at.replace(tzinfo=timezone.utc)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc).replace(tzinfo=None)

@@ -1,0 +1,72 @@
+"""What owners are told of a stop. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from .decide import Reason, Rules, Stop
+from .records import Course
+
+_MOST_NAMED = 5
+
+
+def duration(time: timedelta) -> str:
+    """Return a time for people, such as ``45 minutes`` or ``2 hours 30 minutes``."""
+    minutes = max(1, round(time.total_seconds() / 60))
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [
+        f"{number} {name}{'s' if number != 1 else ''}"
+        # Nobody needs the minutes of a week.
+        for number, name in ((days, "day"), (hours, "hour"), (0 if days else minutes, "minute"))
+        if number
+    ]
+    return " ".join(parts)
+
+
+def stopped(stop: Stop, rules: Rules, now: datetime) -> str:
+    """Return why a server was stopped, to follow "Stopped"."""
+    time = duration(now - stop.since)
+    if stop.why is Reason.RUNTIME:
+        assert rules.max_runtime is not None
+        return f"after {duration(rules.max_runtime)}, the longest that a server may run"
+    if stop.why is Reason.STALLED:
+        return (
+            f"after {time} in which what runs in it used neither CPU nor GPU: it may wait for an "
+            "input"
+        )
+    return f"after {time} without activity"
+
+
+def lost(packages: Sequence[str]) -> str:
+    """Return what went with a server, to follow why it was stopped; empty if nothing did."""
+    if not packages:
+        return ""
+    named = ", ".join(packages[:_MOST_NAMED])
+    more = len(packages) - _MOST_NAMED
+    more_words = f" and {more} more" if more > 0 else ""
+    return (
+        f". Packages that you had installed went with it: {named}{more_words}. Put them into an "
+        "image of yours, and each server has them"
+    )
+
+
+def warned(why: Reason, stop_at: datetime, now: datetime) -> str:
+    """Return what an owner is told before a stop."""
+    left = duration(stop_at - now)
+    if why is Reason.RUNTIME:
+        return f"It will be stopped in {left}: then it has run as long as a server may."
+    if why is Reason.STALLED:
+        return (
+            f"It will be stopped in {left}: what runs in it uses neither CPU nor GPU, and may wait "
+            "for an input."
+        )
+    return f"It will be stopped in {left} if nothing runs in it."
+
+
+def told(course: Course, now: datetime) -> str:
+    """Return the same of a server as it is now; empty if it will not be stopped."""
+    if course.stop_at is None or not course.why:
+        return ""
+    return warned(Reason(course.why), course.stop_at, now)

@@ -1,0 +1,132 @@
+"""The life of one's own servers over the API: how it is, keeping one, and what has happened."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from ..lifecycle.keeping import Keeping, ServerLife
+from ..lifecycle.records import Event
+from ..policy import Lifecycle
+from .answers import Api
+from .operations import operation
+from .people import Person
+
+_MOST_EVENTS = 200
+#: Hours; longer than any policy lets a server be kept, and short enough to be added to a date.
+_LONGEST_H = 10_000
+
+
+class Life(RootModel[ServerLife]):
+    """How a server's life goes on; times are null where there are none."""
+
+
+class Keep(BaseModel):
+    """For how many hours a server is to be kept, idle as it may be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hours: Annotated[float, Field(gt=0, le=_LONGEST_H, allow_inf_nan=False)]
+
+
+class OneEvent(BaseModel):
+    """Something that has happened to a server."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    at: datetime
+    kind: str
+    user: str
+    project: str
+    by: str
+    why: str
+    numbers: dict[str, Any]
+
+
+class Events(BaseModel):
+    """What has happened lately, newest first."""
+
+    events: list[OneEvent]
+
+    @classmethod
+    def of(cls, found: Iterable[Event]) -> Events:
+        """Return what is told of events."""
+        return cls(events=[OneEvent.model_validate(event) for event in found])
+
+
+class LifeApi(Api):
+    """What the answers below have in common."""
+
+    @property
+    def keeping(self) -> Keeping:
+        """Keeps servers, and tells of them."""
+        return self.look.keeping
+
+    async def with_policy(
+        self, ask: Callable[[Person, Lifecycle, datetime], Awaitable[ServerLife]]
+    ) -> None:
+        """Answer what is asked for the token's owner, with their policy."""
+        person = await self.answered(self.person())
+
+        async def asked() -> ServerLife:
+            share = self.site.settings.share_of(person.name, person.groups)
+            lifecycle = share.resolved.limits.lifecycle
+            return await ask(person, lifecycle, datetime.now(timezone.utc))
+
+        self.answer(Life(await self.answered(asked())))
+
+
+class OneLife(LifeApi):
+    """``api/servers/<project>/life``."""
+
+    @operation("Show how long a server of yours will go on, and why", answer=Life)
+    async def get(self, project: str) -> None:
+        """Answer it."""
+        await self.with_policy(
+            lambda person, lifecycle, now: self.keeping.life(person.name, project, lifecycle, now)
+        )
+
+
+class OneKeep(LifeApi):
+    """``api/servers/<project>/keep``."""
+
+    @operation("Keep an idle server of yours", body=Keep, answer=Life)
+    async def post(self, project: str) -> None:
+        """Keep it, for as long as the policy allows."""
+        time = timedelta(hours=self.sent(Keep).hours)
+        await self.with_policy(
+            lambda person, lifecycle, now: self.keeping.keep(
+                person.name, project, time, lifecycle, now
+            )
+        )
+
+    @operation("Keep a server of yours no longer", status=204)
+    async def delete(self, project: str) -> None:
+        """End it."""
+        person = await self.answered(self.person())
+        await self.answered(self.keeping.end(person.name, project, person.name))
+        self.set_status(204)
+
+
+class OwnEvents(LifeApi):
+    """``api/events``."""
+
+    @operation("Show what has happened to your servers", answer=Events)
+    async def get(self) -> None:
+        """Answer it, newest first."""
+        person = await self.answered(self.person())
+        records = self.site.settings.life_records
+        self.answer(Events.of(records.events(person.name, _MOST_EVENTS)))
+
+
+def routes(prefix: str, arguments: dict[str, Any]) -> Iterable[tuple[str, type[Api], Any]]:
+    """Return the addresses of the answers above."""
+    return [
+        (rf"{prefix}api/servers/([^/]+)/life", OneLife, arguments),
+        (rf"{prefix}api/servers/([^/]+)/keep", OneKeep, arguments),
+        (rf"{prefix}api/events", OwnEvents, arguments),
+    ]

@@ -1,0 +1,128 @@
+"""A stop as the Hub asks for it: work has its time, and nothing that fails keeps a server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from ds01_spawner import spawner
+from ds01_spawner.errors import Refused
+from ds01_spawner.policy import Lifecycle
+from ds01_spawner.spawner import DS01Spawner
+
+ID = "c0ffee"
+
+
+class Server:
+    """What of a spawner a stop needs; it keeps what was done, in its order."""
+
+    stop = DS01Spawner.stop
+    _why_culled = DS01Spawner._why_culled
+    _grace_of_work = DS01Spawner._grace_of_work
+
+    def __init__(self, monkeypatch, by="you", running=True):
+        self.user = SimpleNamespace(name="ada")
+        self.log = logging.getLogger("tests")
+        self._log_name = "ada"
+        self.stop_grace_s, self.docker = 7, None
+        self.running, self.done = running, []
+        self.life_records = self
+        self.reason: str | Exception = "after 30 minutes without activity"
+        self.policy: Exception | None = None
+        monkeypatch.setattr(spawner, "requester", lambda _: by)
+        monkeypatch.setattr(spawner, "end_work", self.end_work)
+        monkeypatch.setattr(spawner.engine, "stop", self.end)
+
+    async def inspect_own(self):
+        if self.running is None:
+            return None
+        return {"Id": ID, "State": {"Running": self.running, "Pid": 42}}
+
+    async def in_thread(self, call, *args):
+        return call(*args)
+
+    def stop_reason(self, container_id):
+        assert container_id == ID
+        if isinstance(self.reason, Exception):
+            raise self.reason
+        return self.reason
+
+    def share(self):
+        if self.policy:
+            raise self.policy
+        limits = SimpleNamespace(lifecycle=Lifecycle(stop_grace=timedelta(seconds=90)))
+        return SimpleNamespace(resolved=SimpleNamespace(limits=limits))
+
+    async def end_work(self, container_id, first, grace):
+        self.done.append(("work", container_id, first, grace.total_seconds()))
+        return True
+
+    async def end(self, _docker, container_id, grace_s):
+        self.done.append(("stop", container_id, grace_s))
+
+    async def _bury(self, inspected, stopped_by, reason):
+        self.done.append(("bury", inspected["Id"], stopped_by, reason))
+
+
+def stopped(server, **how):
+    asyncio.run(server.stop(**how))
+    return server.done
+
+
+def test_what_computes_has_the_policys_time_before_the_container_ends(monkeypatch):
+    assert stopped(Server(monkeypatch)) == [
+        ("work", ID, 42, 90),
+        ("stop", ID, 7),
+        ("bury", ID, "you", ""),
+    ]
+
+
+def test_a_stop_at_once_waits_for_nothing(monkeypatch):
+    assert stopped(Server(monkeypatch), now=True) == [("stop", ID, 0), ("bury", ID, "you", "")]
+
+
+def test_a_server_that_has_ended_by_itself_has_no_work(monkeypatch):
+    done = stopped(Server(monkeypatch, running=False))
+    assert [each[0] for each in done] == ["stop", "bury"]
+
+
+def test_a_server_without_a_container_needs_no_stop(monkeypatch):
+    assert stopped(Server(monkeypatch, running=None)) == []
+
+
+def test_only_the_service_that_stops_idle_servers_has_its_reason_told(monkeypatch):
+    by = "the service ds01-culler"
+    told = ("bury", ID, by, "after 30 minutes without activity")
+    assert stopped(Server(monkeypatch, by=by))[-1] == told
+    for other in ("you", "admin bob", "the service other", "the Hub"):
+        assert stopped(Server(monkeypatch, by=other))[-1] == ("bury", ID, other, "")
+
+
+def test_a_reason_that_cannot_be_read_keeps_no_server_from_its_stop(monkeypatch):
+    server = Server(monkeypatch, by="the service ds01-culler")
+    server.reason = OperationalError("SELECT", {}, Exception("database is locked"))
+    assert [each[0] for each in stopped(server)] == ["work", "stop", "bury"]
+    assert server.done[-1][-1] == ""
+
+
+def test_a_policy_that_cannot_be_read_keeps_no_server_from_its_stop(monkeypatch):
+    server = Server(monkeypatch)
+    server.policy = Refused("cannot be read", reason="policy")
+    assert stopped(server)[0] == ("work", ID, 42, Lifecycle().stop_grace.total_seconds())
+
+
+@pytest.mark.parametrize("now", [True, False])
+def test_an_end_that_cannot_be_looked_at_is_told_from_what_was_seen_before(monkeypatch, now):
+    server = Server(monkeypatch)
+    looks = iter([{"Id": ID, "State": {"Running": True, "Pid": 42}}, None])
+
+    async def inspect():
+        return next(looks)
+
+    server.inspect_own = inspect
+    assert stopped(server, now=now)[-1] == ("bury", ID, "you", "")
