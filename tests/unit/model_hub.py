@@ -81,6 +81,16 @@ class Remembered:
         return []
 
 
+class Unread:
+    """Records that nobody reads: what is counted here are grants."""
+
+    def tell(self, event: Any) -> None:
+        pass
+
+    def note_use(self, image_id: str) -> None:
+        pass
+
+
 class Server:
     """As much of a spawner as a start needs."""
 
@@ -91,6 +101,7 @@ class Server:
     def __init__(self, hub: Hub, user: str, project: str, request: GpuRequest | None) -> None:
         self.hub, self.project, self.name = hub, project, server_of(project)
         self.grants, self.docker, self.store = hub.grants, hub.client, hub.store
+        self.life_records = self.image_records = Unread()
         self.user = SimpleNamespace(name=user)
         self.options = SimpleNamespace(
             gpus=request, cpus=1.0, memory=GIB, image="python", safe_start=False
