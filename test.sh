@@ -80,6 +80,7 @@ timed() {
 
 pytest() { "$VENV/bin/python" -m pytest --durations=10 "$@"; }
 
+short_in_vm="not long and not long_in_vm"
 pytest_in_vm() { "$VENV/bin/python" -m tests.vm --durations=10 "$@"; }
 
 # Beside the unit tests, which leave it a core and do not mind how long they take.
@@ -100,8 +101,7 @@ end_vm() {
     return "$status"
 }
 
-# The engine of these tests borrows what the machine's own has built.
-build_to_lend() {
+build_images() {
     "$VENV/bin/ds01" images build
     "$VENV/bin/ds01" runtime build
 }
@@ -131,25 +131,28 @@ timed "set-up" set_up
 for part in "${parts[@]}"; do
     case "$part" in
     unit)
-        ! needs vm || begin_vm tests/vm tests/slices -m "not long" "$@"
+        ! needs vm || begin_vm tests/vm tests/slices -m "$short_in_vm" "$@"
         timed "style and types" style
         timed "unit tests" pytest tests/unit -m "not long" "$@"
+        # They use the core that the virtual machine leaves.
+        ! needs docker || timed "images and runtime" build_images
         ! needs vm || timed "the rest of the tests in a virtual machine" end_vm
         ;;
     docker) timed "docker tests" pytest tests/docker tests/slices -m "not long" "$@" ;;
     vm)
         needs unit ||
-            timed "tests in a virtual machine" pytest_in_vm tests/vm tests/slices -m "not long" "$@"
+            timed "tests in a virtual machine" pytest_in_vm tests/vm tests/slices -m "$short_in_vm" "$@"
         ;;
     gpu)
-        timed "images and runtime to lend" build_to_lend
+        # The engine of these tests borrows what the machine's own has built.
+        timed "images and runtime to lend" build_images
         timed "gpu tests" pytest_in_namespace tests/gpu -m "not long" "$@"
         ;;
     browser) timed "browser tests" pytest tests/browser -m "not long" "$@" ;;
     long)
         timed "long tests" pytest tests --ignore tests/gpu -m long "$@"
         timed "long gpu tests" pytest_in_namespace tests/gpu -m long "$@"
-        timed "long tests in a virtual machine" pytest_in_vm tests/slices -m long "$@"
+        timed "long tests in a virtual machine" pytest_in_vm tests/slices -m "not ($short_in_vm)" "$@"
         ;;
     esac
 done

@@ -111,6 +111,7 @@ def test_where_a_step_writes_is_found(room, begin, engine):
         )
 
 
+@pytest.mark.long_in_vm
 def test_many_short_steps_are_all_held(room, begin, tmp_path):
     with room.hold(SliceLimits(memory_bytes=200 * MIB, tasks=40)):
         for at in range(3):
@@ -137,6 +138,7 @@ OUTSIDE = """\
     echo outside $(( ${last/./} - ${begun/./} )) $(( ${there/./} - ${begun/./} ))"]"""
 
 
+@pytest.mark.long_in_vm
 def test_a_step_runs_outside_its_place_for_a_moment_only(room, begin, tmp_path, capsys):
     steps = 6
     with room.hold(SliceLimits(memory_bytes=500 * MIB, tasks=60)) as check:

@@ -65,6 +65,7 @@ def test_a_slice_that_the_engine_made_without_limits_gets_them(user):
     assert alice.usage.tasks <= 20
 
 
+@pytest.mark.long_in_vm
 def test_strange_names_have_a_slice_each(user, slices):
     people = [user(name) for name in STRANGE]
     for number, person in enumerate(people):
