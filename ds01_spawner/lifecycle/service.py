@@ -25,7 +25,7 @@ from .history import Idle, Kernels, Sample
 from .hub import Hub, HubServer, HubSilent
 from .keeping import file_touched, kept_until
 from .life import Circumstances, Life
-from .meters import Meters, Watched
+from .meters import GpuLoad, Meters, Watched
 from .records import NONE_FREE, Course, Event, LifeRecords
 from .sweep import Sweep
 
@@ -74,11 +74,8 @@ class Server:
 class Gpus(Protocol):
     """Asks the machine's GPUs."""
 
-    async def percent(self) -> Mapping[str, float]:
-        """Return what `meters.read_gpus` does; nothing if the driver does not answer in time."""
-
-    async def weight(self) -> float:
-        """Return how many GPU equivalents the machine has; 0 if that is not known."""
+    async def load(self) -> GpuLoad:
+        """Return what they do; nothing is known of a driver that does not answer in time."""
 
 
 class Service:
@@ -179,17 +176,17 @@ class Service:
         Exception
             Whatever the engine raises when it gives no answer.
         """
-        (servers, ids), gpu_percent = await asyncio.gather(self._servers(), self._gpus.percent())
+        (servers, ids), gpus = await asyncio.gather(self._servers(), self._gpus.load())
         self._forget_others(ids)
         keeps = self._records.keeps(now)
-        demand = await self._demand(servers, now)
+        demand = self._demand(servers, gpus.weight, now)
         # All in one thread: one for each would take longer than to look.
         touches = await asyncio.to_thread(_touches, list(self._inspected.values()), now)
 
         async def one(server: Server) -> Course:
             key = server.watched.container_id
             return await self._one(
-                server, gpu_percent, keeps.get(key), touches.get(key), demand, now
+                server, gpus.percent, keeps.get(key), touches.get(key), demand, now
             )
 
         found = await asyncio.gather(*map(one, servers), return_exceptions=True)
@@ -290,9 +287,10 @@ class Service:
             self._inspected[container_id] = found
         return found
 
-    async def _demand(self, servers: list[Server], now: datetime) -> Callable[[Lifecycle], bool]:
+    def _demand(
+        self, servers: list[Server], weight: float, now: datetime
+    ) -> Callable[[Lifecycle], bool]:
         """Return whether more people want GPUs than there are, by the policy's own measure."""
-        weight = await self._gpus.weight()
         used = sum(server.gpu_weight for server in servers)
         share = used / weight if weight else 0.0
         refused = self._records.has_happened(NONE_FREE, now - _REFUSALS_COUNT)

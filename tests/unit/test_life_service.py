@@ -22,6 +22,7 @@ from ds01_spawner.lifecycle import kernels, processes, service
 from ds01_spawner.lifecycle.decide import Reason
 from ds01_spawner.lifecycle.history import Kernels, Sample
 from ds01_spawner.lifecycle.hub import HubServer, HubSilent
+from ds01_spawner.lifecycle.meters import GpuLoad
 from ds01_spawner.lifecycle.records import Event, LifeRecords
 from ds01_spawner.lifecycle.service import NONE_FREE, Service
 from ds01_spawner.names import container_name, project_of
@@ -110,7 +111,7 @@ class World:
             self,
             self.engine,
             "mine",
-            SimpleNamespace(percent=self.percent, weight=self.weight),
+            SimpleNamespace(load=self.load),
             self.rules_of,
             self.ask,
             self.records,
@@ -171,12 +172,9 @@ class World:
 
     # -- GPUs, policy, notebook servers
 
-    async def percent(self):
+    async def load(self):
         self.fail("gpus")
-        return self.gpu_percent
-
-    async def weight(self):
-        return self.gpu_weight
+        return GpuLoad(self.gpu_percent, self.gpu_weight)
 
     def rules_of(self, user, groups):
         # Of nobody, for what no server owns.
