@@ -26,7 +26,7 @@ from .hub import Hub, HubServer, HubSilent
 from .keeping import file_touched, kept_until
 from .life import Circumstances, Life
 from .meters import GpuLoad, Meters, Watched
-from .records import NONE_FREE, Course, Event, LifeRecords
+from .records import NONE_FREE, PROTECTED, Course, Event, LifeRecords
 from .sweep import Sweep
 
 _LOG = logging.getLogger(__name__)
@@ -54,8 +54,6 @@ class Server:
         Its own, which its owner has as well: what answers may be any program of theirs.
     gpu_weight
         What it holds, in GPU equivalents.
-    protected
-        Whether our label protects it.
     """
 
     hub: HubServer
@@ -63,7 +61,6 @@ class Server:
     address: str
     token: str = field(default="", repr=False)
     gpu_weight: float = 0.0
-    protected: bool = False
 
     @property
     def project(self) -> str:
@@ -178,15 +175,16 @@ class Service:
         """
         (servers, ids), gpus = await asyncio.gather(self._servers(), self._gpus.load())
         self._forget_others(ids)
-        keeps = self._records.keeps(now)
+        keeps, protected = self._records.keeps(now), self._records.keeps(now, PROTECTED)
         demand = self._demand(servers, gpus.weight, now)
         # All in one thread: one for each would take longer than to look.
         touches = await asyncio.to_thread(_touches, list(self._inspected.values()), now)
 
         async def one(server: Server) -> Course:
             key = server.watched.container_id
+            keep_until, is_protected = keeps.get(key), key in protected
             return await self._one(
-                server, gpus.percent, keeps.get(key), touches.get(key), demand, now
+                *(server, gpus.percent, keep_until, touches.get(key), is_protected, demand, now)
             )
 
         found = await asyncio.gather(*map(one, servers), return_exceptions=True)
@@ -304,6 +302,7 @@ class Service:
         gpu_percent: Mapping[str, float],
         keep_until: datetime | None,
         touched: datetime | Exception | None,
+        is_protected: bool,
         demand: Callable[[Lifecycle], bool],
         now: datetime,
     ) -> Course:
@@ -320,7 +319,7 @@ class Service:
             rules=rules_from(lifecycle, self._notice),
             has_gpu=bool(server.watched.gpu_uuids),
             high_demand=demand(lifecycle),
-            protected=server.protected,
+            protected=is_protected,
             keep_until=keep_until,
         )
         decision = life.look(sample, circumstances)
@@ -495,7 +494,6 @@ def _server(hub: HubServer, inspected: Mapping[str, Any]) -> Server:
         address=f"http://{ip}:{told.port}{told.path}" if ip and told.port else "",
         token=variables.get("JUPYTERHUB_API_TOKEN", ""),
         gpu_weight=float(labels.get("ds01.gpu.allocated") or 0),
-        protected=labels.get("ds01.protected") == "true",
     )
 
 

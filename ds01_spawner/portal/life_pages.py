@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from tornado import web
+
 from .answers import Page
 
 #: For how long the button keeps a server.
 _KEPT = timedelta(hours=4)
+#: The longest that an admin protects a server at a time.
+_MOST_DAYS = 365
 
 
 class KeepOne(Page):
@@ -30,6 +34,33 @@ class KeepOne(Page):
         self.redirect(self.site.prefix, status=303)
 
 
+class EndKept(Page):
+    """``kept/end``: where an admin ends that a server is kept."""
+
+    async def post(self) -> None:
+        """End it, and go back."""
+        self.admins_only()
+        whose = self.get_body_argument("user"), self.get_body_argument("project")
+        kind = self.get_body_argument("kind")
+        await self.answered(self.look.keeping.end(*whose, self.model["name"], kind))
+        self.redirect(f"{self.site.prefix}admin", status=303)
+
+
+class Protect(Page):
+    """``protect``: where an admin protects a server from all limits."""
+
+    async def post(self) -> None:
+        """Protect it for some days, and go back."""
+        self.admins_only()
+        whose = self.get_body_argument("user"), self.get_body_argument("project")
+        days = self.get_body_argument("days")
+        if not (days.isascii() and days.isdigit() and 1 <= int(days[:4]) <= _MOST_DAYS):
+            raise web.HTTPError(400, f"Protect it for 1 to {_MOST_DAYS} days.")
+        time, now = timedelta(days=int(days)), datetime.now(timezone.utc)
+        await self.answered(self.look.keeping.protect(*whose, time, self.model["name"], now))
+        self.redirect(f"{self.site.prefix}admin", status=303)
+
+
 class EventList(Page):
     """``events``: what has happened to the viewer's servers, to everybody's for an admin."""
 
@@ -46,5 +77,7 @@ def routes(prefix: str, arguments: dict[str, Any]) -> Iterable[tuple[str, type[P
     """Return the addresses of the pages above."""
     return [
         (rf"{prefix}servers/([^/]+)/keep", KeepOne, arguments),
+        (rf"{prefix}kept/end", EndKept, arguments),
+        (rf"{prefix}protect", Protect, arguments),
         (rf"{prefix}events", EventList, arguments),
     ]

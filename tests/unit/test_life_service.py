@@ -23,7 +23,7 @@ from ds01_spawner.lifecycle.decide import Reason
 from ds01_spawner.lifecycle.history import Kernels, Sample
 from ds01_spawner.lifecycle.hub import HubServer, HubSilent
 from ds01_spawner.lifecycle.meters import GpuLoad
-from ds01_spawner.lifecycle.records import Event, LifeRecords
+from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Event, Kept, LifeRecords
 from ds01_spawner.lifecycle.service import NONE_FREE, Service
 from ds01_spawner.names import container_name, project_of
 from ds01_spawner.policy import Lifecycle
@@ -306,7 +306,7 @@ def test_who_asked_to_keep_a_server_is_warned_again_before_that_ends(world):
     world.live(29)
     assert len(world.warnings("ada")) == 2
     until = world.now + timedelta(hours=1)
-    world.records.keep("ada--0", "ada", "default", until, "ada")
+    world.records.keep(Kept("ada--0", "ada", "default", ASKED, until, "ada"))
     world.live(5)
     assert world.course("ada").keep_until == until
     at = stopped_at(world, "ada", 80)
@@ -315,11 +315,17 @@ def test_who_asked_to_keep_a_server_is_warned_again_before_that_ends(world):
     assert NOTICE <= at - world.warnings("ada")[2] <= 2 * NOTICE
 
 
-def test_a_protected_server_is_kept(world):
-    world.boxes = [Box("ada", labels={"ds01.protected": "true"})]
-    world.live(100)
-    assert world.stops == []
-    assert world.course("ada").stop_at is None
+def test_a_server_that_an_admin_protects_is_kept_until_that_ends(world):
+    world.lifecycle = replace(world.lifecycle, max_runtime=40 * MINUTE)
+    world.boxes = [Box("ada"), Box("bob", labels={"ds01.protected": "true"}, number=1)]
+    until = world.now + 100 * MINUTE
+    world.records.keep(Kept("ada--0", "ada", "default", PROTECTED, until, "admin"))
+    world.live(99)
+    # A label protects nobody.
+    assert [user for user, _ in world.stops] == ["bob"]
+    assert (world.course("ada").stop_at, world.warnings("ada")) == (None, [])
+    at = stopped_at(world, "ada", 30)
+    assert until + NOTICE <= at <= until + NOTICE + 2 * MINUTE
 
 
 def test_the_owner_sees_when_and_why_it_will_be_stopped(world):

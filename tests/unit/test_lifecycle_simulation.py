@@ -124,13 +124,13 @@ class Server:
         return None
 
 
-def check(server: Server, ended: Stop, high_for: int) -> None:
+def check(server: Server, ended: Stop, high_demand: bool, steady: int) -> None:
     """Check that a stop was right, in time, and no surprise.
 
     Parameters
     ----------
-    high_for
-        For how many minutes the demand has been high without a pause; 0 if it is not.
+    steady
+        For how many minutes the demand has been as it is.
     """
     minute = server.minute
     runtime = ended.why is Reason.RUNTIME
@@ -138,7 +138,10 @@ def check(server: Server, ended: Stop, high_for: int) -> None:
     first = max((at for at, warning in told if warning.stage == 1), default=None)
     assert first is not None, "no stop without a warning"
     assert minute * MINUTE - first * MINUTE >= NOTICE
-    assert server.now <= told[-1][1].stop_at + MINUTE
+    said_at, said = told[-1]
+    # A demand that went and came back has given it more time.
+    if not server.has_gpu or steady >= minute - said_at:
+        assert server.now <= said.stop_at + MINUTE
     assert RULES.max_runtime is not None
     assert RULES.idle_timeout is not None
     if runtime:
@@ -150,19 +153,24 @@ def check(server: Server, ended: Stop, high_for: int) -> None:
     # What pushes a stop: the grace after the start, and a wish to keep it.
     pushed = max(RULES.grace / MINUTE, server.keep_until)
     idle = most = RULES.idle_timeout / MINUTE
-    if server.has_gpu and high_for:
+    told_anew = 0.0
+    if server.has_gpu and high_demand:
         idle *= RULES.high_demand_factor
-        # The demand may have come while it was idle already.
-        most = idle if high_for >= minute - last else most
+    if server.has_gpu and steady >= minute - last:
+        most = idle
+    elif server.has_gpu:
+        # The demand has changed while it was idle, and what its owner was told with it.
+        told_anew = minute - steady + NOTICE / MINUTE
     if ended.why is Reason.IDLE:
         # Within a cycle of its time, which the echo of its last work pushes.
-        assert max(last + idle, pushed) <= minute <= max(last + 1 + ECHO + most, pushed) + 1
+        assert max(last + idle, pushed) <= minute
+        assert minute <= max(last + 1 + ECHO + most, pushed, told_anew) + 1
     else:
         assert server.phase(minute)[0].kind == "stuck"
         stuck = sum(phase.minutes for phase in server.phases[:-1])
         longest = (RULES.stalled_after + NOTICE) / MINUTE + most + ECHO
         assert max(stuck + RULES.stalled_after / MINUTE, server.keep_until) <= minute
-        assert minute <= max(stuck + longest, pushed) + 1
+        assert minute <= max(stuck + longest, pushed, told_anew) + 1
 
 
 def lab(servers: int, days: int, chance: random.Random) -> dict[int, list[Server]]:
@@ -193,18 +201,20 @@ def test_no_busy_server_is_stopped_and_every_idle_one_is_at_its_time(servers, da
     gpus = 0.15 * servers / days
     running: list[Server] = []
     ends: Counter[tuple[Reason, bool]] = Counter()
-    looks = high_for = 0
+    looks = steady = 0
+    is_high = False
     for minute in range(days * DAY + int(RULES.max_runtime / MINUTE) + 1):
-        high_for = high_for + 1 if sum(s.has_gpu for s in running) >= HIGH_DEMAND * gpus else 0
+        was_high, is_high = is_high, sum(s.has_gpu for s in running) >= HIGH_DEMAND * gpus
+        steady = steady + 1 if is_high == was_high else 0
         looks += len(running)
         going_on = []
         for server in running:
-            ended = server.look(high_for > 0)
+            ended = server.look(is_high)
             if ended is None:
                 going_on.append(server)
             else:
-                check(server, ended, high_for)
-                ends[ended.why, server.has_gpu and high_for > 0] += 1
+                check(server, ended, is_high, steady)
+                ends[ended.why, server.has_gpu and is_high] += 1
         running = going_on + starting.pop(minute, [])
     print(f"{servers} servers, {looks} looks, ends: {dict(ends)}")
 
