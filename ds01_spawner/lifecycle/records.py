@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import String, Update, delete, insert, select, update
+from sqlalchemy import Select, String, Update, delete, func, insert, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from ..store import open_database, put
@@ -17,7 +17,8 @@ from .life import Memory
 
 #: Events older than this are forgotten.
 _EVENTS_LAST = timedelta(days=90)
-
+#: Of one user, the newest are kept.
+_MOST_EVENTS = 5_000
 
 #: The event of a start that was refused because no GPU was free; `Refused.reason` says so, too.
 NONE_FREE = "no-gpu"
@@ -261,8 +262,14 @@ class LifeRecords:
 
     # -- events --------------------------------------------------------------------------------
 
-    def tell(self, event: Event) -> None:
-        """Keep that something has happened, now if it has no time."""
+    def tell(self, event: Event, once_in: timedelta | None = None) -> None:
+        """Keep that something has happened, now if it has no time.
+
+        Parameters
+        ----------
+        once_in
+            Not if the same has happened to the same server in this time before.
+        """
         row = _EventRow(
             at=_naive(event.at) if event.at else _now(),
             kind=event.kind,
@@ -272,16 +279,62 @@ class LifeRecords:
             why=event.why,
             numbers=json.dumps(dict(event.numbers)),
         )
+        same = select(_EventRow.id).where(
+            _EventRow.username == event.user,
+            _EventRow.project == event.project,
+            _EventRow.kind == event.kind,
+        )
         with self._session.begin() as session:
+            if once_in is not None:
+                same = same.where(_EventRow.at > row.at - once_in).limit(1)
+                if session.scalars(same).first() is not None:
+                    return
             session.add(row)
 
-    def events(self, user: str | None = None, most: int = 100) -> list[Event]:
-        """Return what has happened lately, newest first."""
+    def events(
+        self,
+        user: str | None = None,
+        most: int = 100,
+        *,
+        project: str | None = None,
+        kind: str | None = None,
+        since: datetime | None = None,
+        before: int | None = None,
+    ) -> list[Event]:
+        """Return what has happened lately, newest first.
+
+        Parameters
+        ----------
+        user
+            To whose servers; None for everybody's.
+        most
+            How many at most.
+        project, kind
+            Only this.
+        since
+            Only from this moment on.
+        before
+            Only older ones than the event of this id.
+        """
         asked = select(_EventRow).order_by(_EventRow.id.desc()).limit(most)
-        if user is not None:
-            asked = asked.where(_EventRow.username == user)
+        for column, value in (
+            (_EventRow.username, user),
+            (_EventRow.project, project),
+            (_EventRow.kind, kind),
+        ):
+            if value is not None:
+                asked = asked.where(column == value)
+        if since is not None:
+            asked = asked.where(_EventRow.at >= _naive(since))
+        if before is not None:
+            asked = asked.where(_EventRow.id < before)
         with self._session() as session:
             return [_event(row) for row in session.scalars(asked)]
+
+    def event_kinds(self) -> list[str]:
+        """Return which kinds of events there are."""
+        with self._session() as session:
+            return list(session.scalars(select(_EventRow.kind).distinct().order_by(_EventRow.kind)))
 
     def has_happened(self, kind: str, since: datetime) -> bool:
         """Tell whether something of a kind has happened since then."""
@@ -294,6 +347,7 @@ class LifeRecords:
         oldest = _naive(now - _EVENTS_LAST)
         with self._session.begin() as session:
             session.execute(delete(_EventRow).where(_EventRow.at < oldest))
+            session.execute(delete(_EventRow).where(_EventRow.id.in_(_beyond(_MOST_EVENTS))))
             session.execute(delete(_StopRow).where(_StopRow.at < oldest))
 
 
@@ -353,6 +407,15 @@ def _kept(row: _KeptRow) -> Kept:
 def _keep_unseen(container_id: str) -> Update:
     """Return what forgets until when the service saw a server kept: it sees the new one next."""
     return update(_LifeRow).where(_LifeRow.container_id == container_id).values(keep_until=None)
+
+
+def _beyond(most: int) -> Select[tuple[int]]:
+    """Return the ids of the events that each user has beyond their newest."""
+    newest_first = func.row_number().over(
+        partition_by=_EventRow.username, order_by=_EventRow.id.desc()
+    )
+    numbered = select(_EventRow.id, newest_first.label("number")).subquery()
+    return select(numbered.c.id).where(numbered.c.number > most)
 
 
 def _event(row: _EventRow) -> Event:

@@ -144,6 +144,7 @@ class Service:
         self._limit = asyncio.Semaphore(_AT_ONCE)
         self._silent_since: dict[str, datetime] = {}
         self._silence_told: set[str] = set()
+        self._oom_kills: dict[str, int] = {}
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._forgot = datetime.min.replace(tzinfo=timezone.utc)
 
@@ -211,6 +212,7 @@ class Service:
         self._inspected = {key: value for key, value in self._inspected.items() if key in ids}
         self._silent_since = {k: at for k, at in self._silent_since.items() if k in ids}
         self._silence_told &= ids
+        self._oom_kills = {key: kills for key, kills in self._oom_kills.items() if key in ids}
         self._meters.forget_others(ids)
 
     async def wait(self) -> None:
@@ -309,6 +311,7 @@ class Service:
         key = server.watched.container_id
         life = self._life(server, now)
         sample = self._meters.sample(server.watched, gpu_percent, now)
+        self._note_memory(server)
         lifecycle = self._rules_of(server.hub.user, server.hub.groups)
         if sample is None:
             return self._course(server, life, self._courses.get(key), keep_until)
@@ -375,6 +378,17 @@ class Service:
             is_warned=is_warned,
             keep_until=keep_until,
         )
+
+    def _note_memory(self, server: Server) -> None:
+        """Tell that memory ran out since the last look; usually the server runs on."""
+        key = server.watched.container_id
+        kills = self._meters.oom_kills.get(key)
+        if kills is None:
+            return
+        before, self._oom_kills[key] = self._oom_kills.get(key, kills), kills
+        if kills > before:
+            why = "Memory ran out, and the system ended what runs in it, or a part of that."
+            self._tell(server, "out-of-memory", why, {"kills": kills - before})
 
     def _note_silence(self, server: Server, is_silent: bool, now: datetime) -> None:
         key = server.watched.container_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import urlencode
 
 from tornado import web
 
@@ -14,6 +15,7 @@ from .answers import Page
 _KEPT = timedelta(hours=4)
 #: The longest that an admin protects a server at a time.
 _MOST_DAYS = 365
+_EVENTS_ON_A_PAGE = 100
 
 
 class KeepOne(Page):
@@ -65,12 +67,35 @@ class EventList(Page):
     """``events``: what has happened to the viewer's servers, to everybody's for an admin."""
 
     async def get(self) -> None:
-        """Show it, newest first."""
+        """Show it, newest first, in pages; an admin may ask for one user or one kind."""
         everybody = self.is_admin and self.get_query_argument("all", "") == "yes"
         person = await self.answered(self.person())
         records = self.site.settings.life_records
-        found = records.events(None if everybody else person.name)
-        self.write_page("events.html", events=found, everybody=everybody)
+        user = self.get_query_argument("user", "") if everybody else person.name
+        kind = self.get_query_argument("kind", "") if everybody else ""
+        found = records.events(
+            *(user or None, _EVENTS_ON_A_PAGE + 1), kind=kind or None, before=self._before()
+        )
+        shown = found[:_EVENTS_ON_A_PAGE]
+        asked = {"all": "yes", "user": user, "kind": kind} if everybody else {}
+        older = {**asked, "before": shown[-1].id} if len(found) > len(shown) else None
+        self.write_page(
+            "events.html",
+            events=shown,
+            everybody=everybody,
+            asked=asked,
+            kinds=records.event_kinds() if everybody else [],
+            older=older and f"{self.site.prefix}events?{urlencode(older)}",
+        )
+
+    def _before(self) -> int | None:
+        """Return the id of the event before which is asked; None for the newest."""
+        before = self.get_query_argument("before", "")
+        if not before:
+            return None
+        if not (before.isascii() and before.isdigit() and len(before) < 19):
+            raise web.HTTPError(400, "There is no such page of events.")
+        return int(before)
 
 
 def routes(prefix: str, arguments: dict[str, Any]) -> Iterable[tuple[str, type[Page], Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -17,7 +19,7 @@ from tornado.netutil import bind_sockets
 
 from ds01_spawner.lifecycle.keeping import Keeping
 from ds01_spawner.lifecycle.life import Memory
-from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Course, Kept, LifeRecords
+from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Course, Event, Kept, LifeRecords
 from ds01_spawner.portal import app
 from ds01_spawner.portal.look import Overview
 from ds01_spawner.portal.people import Person
@@ -161,6 +163,50 @@ async def test_a_file_that_keeps_a_server_has_no_button(portal):
     assert "<code>.keep-alive</code>" in page
     assert "until its owner removes the file" in page
     assert "kept/end" not in page
+
+
+def tell(portal, *whose, kind="warned"):
+    for number, user in enumerate(whose):
+        why = f"number {number} of {user}"
+        portal.records.tell(Event(kind, user, "vision", "ds01-culler", why))
+
+
+async def page_of_events(portal, who, path):
+    answer = await portal.ask(who, "GET", path)
+    assert answer.code == 200, answer.body
+    page = html.unescape(answer.body.decode())
+    older = re.search(r'href="[^"]*/(events[^"]*)">Older', page)
+    return re.findall(r"number (\d+) of (\w+)", page), older[1] if older else ""
+
+
+async def test_everybody_reads_their_own_events_in_pages(portal):
+    tell(portal, *["alice"] * 230, "bob")
+    path, seen = "events", []
+    while path:
+        found, path = await page_of_events(portal, "alice", path)
+        assert len(found) <= 100
+        seen += found
+    assert seen == [(str(number), "alice") for number in reversed(range(230))]
+    # What only admins may ask for changes nothing.
+    found, older = await page_of_events(portal, "bob", "events?all=yes&user=alice&kind=warned")
+    assert (found, older) == ([("230", "bob")], "")
+    for before in ("x", "-1", "9" * 30, "1.5"):
+        assert (await portal.ask("bob", "GET", f"events?before={before}")).code == 400
+
+
+async def test_an_admin_chooses_whose_events_and_which(portal):
+    tell(portal, *["alice"] * 120, *["bob"] * 3)
+    tell(portal, "bob", kind="stopped")
+    found, older = await page_of_events(portal, "root", "events?all=yes")
+    assert (len(found), found[0]) == (100, ("0", "bob"))
+    found, older = await page_of_events(portal, "root", "events?all=yes&user=bob&kind=warned")
+    assert [user for _, user in found] == ["bob"] * 3
+    found, older = await page_of_events(portal, "root", "events?all=yes&user=alice&kind=")
+    found, older = await page_of_events(portal, "root", older)
+    assert (len(found), {user for _, user in found}, older) == (20, {"alice"}, "")
+    page = (await portal.ask("root", "GET", "events?all=yes&user=cyd")).body.decode()
+    assert "Nothing like that." in page
+    assert "<option>stopped</option>" in page
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,33 @@ def test_an_event_without_a_time_is_of_now(records):
     assert abs(records.events()[0].at - datetime.now(timezone.utc)) < MINUTE
 
 
+def test_events_can_be_chosen_and_read_in_pages(records):
+    for number in range(6):
+        kind, user = ("warned", "stopped")[number % 2], ("ada", "bob")[number // 3]
+        records.tell(event(kind, user, at=NOW + number * MINUTE, numbers={"n": number}))
+
+    def numbers(*args, **chosen):
+        return [each.numbers["n"] for each in records.events(*args, **chosen)]
+
+    assert numbers("ada", kind="warned") == [2, 0]
+    assert numbers(since=NOW + 4 * MINUTE) == [5, 4]
+    assert numbers(project="default", most=1) == [5]
+    assert numbers(project="other") == []
+    first = records.events(most=4)
+    assert numbers(before=first[-1].id) == [1, 0]
+    assert records.event_kinds() == ["stopped", "warned"]
+
+
+def test_of_each_user_only_so_many_events_are_kept(records, monkeypatch):
+    monkeypatch.setattr("ds01_spawner.lifecycle.records._MOST_EVENTS", 3)
+    for number in range(5):
+        records.tell(event(user="ada", at=NOW, numbers={"n": number}))
+    records.tell(event(user="bob", at=NOW))
+    records.forget_old(NOW)
+    assert [each.numbers["n"] for each in records.events("ada")] == [4, 3, 2]
+    assert len(records.events("bob")) == 1
+
+
 def test_it_is_told_whether_something_has_happened_since(records):
     records.tell(event("no-gpu", at=NOW))
     assert records.has_happened("no-gpu", NOW)

@@ -93,6 +93,7 @@ class World:
         self.lifecycle = Lifecycle(grace=timedelta(0))
         self.gpu_percent: dict[str, float] = {}
         self.gpu_weight = 8.0
+        self.oom_kills: dict[str, int] = {}
         self.kernels = Kernels()
         #: What fails: a name of a part, or of a part and a user, -> what it raises.
         self.fails: dict[str, BaseException] = {}
@@ -342,6 +343,17 @@ def test_the_owner_sees_when_and_why_it_will_be_stopped(world):
     assert course.stop_at == world.now + 30 * MINUTE
     assert not course.is_warned
     assert course.cpu_percent == 50
+
+
+def test_memory_that_ran_out_is_told_once_and_not_what_was_before_the_first_look(world):
+    world.boxes = [Box("ada"), Box("bob", number=1)]
+    world.oom_kills = {"ada--0": 2, "bob--1": 0}
+    world.live(2)
+    assert world.records.events() == []
+    world.oom_kills["ada--0"] = 5
+    world.live(2)
+    (told,) = world.records.events()
+    assert (told.kind, told.user, told.numbers) == ("out-of-memory", "ada", {"kills": 3})
 
 
 # -- nothing that fails is idleness, or lets a server be stopped -----------------------------------
