@@ -16,7 +16,7 @@ import docker
 import requests
 from docker.errors import DockerException
 
-from . import __version__, network, pretend
+from . import __version__, event_list, network, pretend
 from .buildkit import BuildError
 from .certificates import ca_bundle
 from .columns import aligned
@@ -50,6 +50,7 @@ EXPECTED = (
     BuildError,
     CatalogueError,
     NetworkError,
+    event_list.NoEvents,
     DockerException,
     requests.RequestException,
     PermissionError,
@@ -306,6 +307,8 @@ def gpus(args: argparse.Namespace) -> int:
         raise Failure(inventory.problem)
     return 0
 
+
+command("events", *event_list.ARGUMENTS)(event_list.events)
 
 _POLICY_FILE = argument(
     "--file",

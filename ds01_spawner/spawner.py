@@ -38,7 +38,9 @@ from .form import render_form
 from .gpus.devices import Device
 from .images import shelf
 from .images.shelf import Shelf, UserImage
+from .lifecycle import diary
 from .lifecycle.processes import end_work
+from .lifecycle.records import Event
 from .names import DEFAULT_PROJECT, container_name, project_of
 from .options import Choices, SpawnOptions, parse_options, read_form
 from .policy import Folder, Lifecycle, Limits, Share, this_machine
@@ -46,7 +48,7 @@ from .pulls import Pulls
 from .readiness import LaunchSlots
 from .settings import CULLER, DS01Settings
 from .start import Start
-from .who import requester
+from .who import Requester, requester
 from .workspaces import Workspaces
 
 #: The server whose form was just submitted, with its fields: JupyterHub shows a refused form again
@@ -421,7 +423,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         if found is None:
             return
         reason = ""
-        if stopped_by == f"the service {CULLER}":
+        if stopped_by.words == f"the service {CULLER}":
             reason = await self._why_culled(found["Id"])
         if not now and found["State"]["Running"]:
             await end_work(found["Id"], found["State"]["Pid"], self._grace_of_work())
@@ -447,12 +449,15 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             return Lifecycle().stop_grace
 
     async def _bury(
-        self, inspected: dict[str, Any], stopped_by: str | None, reason: str = ""
+        self, inspected: dict[str, Any], stopped_by: Requester | None, reason: str = ""
     ) -> None:
         """Remember how a server ended, then remove its container, whatever comes of the first."""
         ending = endings.explain(
-            *(self.user.name, self.project, inspected), stopped_by=stopped_by, reason=reason
+            *(self.user.name, self.project, inspected),
+            stopped_by=stopped_by.words if stopped_by else None,
+            reason=reason,
         )
+        self.tell(diary.ended(ending, stopped_by.name if stopped_by else "", inspected))
         try:
             await self.in_thread(self.store.add_ending, ending)
             if use := forecast.use_of(inspected):
@@ -466,8 +471,14 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         """Remember a server whose container somebody else removed."""
         if self.object_id:
             ending = endings.gone(self.user.name, self.project)
+            self.tell(diary.ended(ending, ""))
             await self.in_thread(self.store.add_ending, ending)
         self.object_id, self._pid = "", 0
+
+    def tell(self, event: Event | None) -> None:
+        """Keep that something has happened; nothing waits for that, or fails over it."""
+        if event is not None:
+            self.executor.submit(diary.write, self, event)
 
     # -- what the Hub keeps --------------------------------------------------------------------
 

@@ -33,11 +33,13 @@ from .gpus.attachment import Backend
 from .gpus.devices import Device
 from .images import shelf
 from .images.catalogue import CatalogueImage
+from .lifecycle import diary
 from .lifecycle.records import NONE_FREE, Event
 from .plans import server_plan
 from .progress import StartLog
 from .readiness import until_answering
 from .shared_folders import SharedFolder
+from .who import requester_of
 from .workspaces import Directory, Workspaces
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ class Start:
         self._devices: tuple[Device, ...] = ()
         self._folders: tuple[SharedFolder, ...] = ()
         self._spawner = spawner
+        # The Hub forgets the request when the start is over.
+        self._by = requester_of(spawner.handler, spawner.user.name).name
         self._docker = spawner.docker
         self._creating: asyncio.Task[str] | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -91,7 +95,10 @@ class Start:
         # Until it has ended one way or the other, what it makes is not a leftover.
         spawner.grants.starts.add(self._nonce)
         try:
-            return await self._steps_in_time()
+            address = await self._steps_in_time()
+            options, user = spawner.options, spawner.user.name
+            spawner.tell(diary.started(user, spawner.project, self._by, options, self._devices))
+            return address
         except asyncio.CancelledError:
             spawner.log.info("The start of %s was cancelled", spawner._log_name)
             # Not awaited: the Hub gives a cancelled start one second, an engine may take longer.
@@ -100,9 +107,8 @@ class Start:
             raise
         except Exception as error:
             refused = self._explain(error)
-            if refused.reason == NONE_FREE:
-                await self._note_none_free(refused)
-            await asyncio.shield(self._undo(refused.record))
+            kind = NONE_FREE if refused.reason == NONE_FREE else diary.START_FAILED
+            await asyncio.shield(self._undo(refused.record, kind))
             raise refused from error
         finally:
             self.log.end()
@@ -403,16 +409,6 @@ class Start:
         except SQLAlchemyError:
             spawner.log.exception("The use of an image could not be noted")
 
-    async def _note_none_free(self, refused: Refused) -> None:
-        """Keep that somebody wanted a GPU and there was none: idle servers then have less time."""
-        spawner = self._spawner
-        user = spawner.user.name
-        event = Event(NONE_FREE, user, spawner.project, user, refused.jupyterhub_message)
-        try:
-            await spawner.in_thread(spawner.life_records.tell, event)
-        except SQLAlchemyError:
-            spawner.log.exception("A start without a GPU could not be noted")
-
     async def _introduce_user(self, image: containers.Image, account: Account) -> None:
         """Put the user's passwd and group entries, and places to write to, into the container."""
         spawner, home = self._spawner, containers.home_in_container(account)
@@ -491,8 +487,16 @@ class Start:
             status_code=500,
         )
 
-    def _undo(self, message: str) -> asyncio.Task[None]:
-        """Begin to remove what this start made and to remember why, whoever waits for it."""
+    def _undo(self, message: str, kind: str = diary.START_FAILED) -> asyncio.Task[None]:
+        """Begin to remove what this start made and to remember why, whoever waits for it.
+
+        Parameters
+        ----------
+        kind
+            Of the event. Where no GPU was free, idle servers have less time for a while.
+        """
+        spawner = self._spawner
+        spawner.tell(Event(kind, spawner.user.name, spawner.project, self._by, message))
         self.undone = asyncio.ensure_future(self._remove_and_record(message))
         return self.undone
 

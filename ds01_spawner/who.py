@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from jupyterhub.handlers.base import BaseHandler
 
 
-def requester(owner: str) -> str:
-    """Return who asked for a stop, as a phrase that completes "stopped by …".
+@dataclass(frozen=True)
+class Requester:
+    """Who asked for something.
+
+    Attributes
+    ----------
+    name
+        Of the user or service, or ``the Hub``.
+    words
+        For the server's owner: a phrase that completes "stopped by …".
+    """
+
+    name: str
+    words: str
+
+
+_HUB = Requester("the Hub", "the Hub")
+
+
+def requester(owner: str) -> Requester:
+    """Return who asked for a stop.
 
     The Hub does not hand a request on to the spawner. The request's handler is found among the
     callers; without one it was the Hub itself, for example as it shuts down.
@@ -23,15 +44,17 @@ def requester(owner: str) -> str:
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, BaseHandler):
-            return _phrase(caller, owner)
+            return requester_of(caller, owner)
         frame = frame.f_back
-    return "the Hub"
+    return _HUB
 
 
-def _phrase(handler: BaseHandler, owner: str) -> str:
-    person = handler.current_user
+def requester_of(handler: Any, owner: str) -> Requester:
+    """Return who sent a request; the Hub itself for none."""
+    person = handler.current_user if handler else None
     if person is None:
-        return "the Hub"
+        return _HUB
     if person.name == owner:
-        return "you"
-    return f"{'the service' if getattr(person, 'kind', '') == 'service' else 'admin'} {person.name}"
+        return Requester(owner, "you")
+    kind = "the service" if getattr(person, "kind", "") == "service" else "admin"
+    return Requester(person.name, f"{kind} {person.name}")

@@ -18,7 +18,7 @@ from ds01_spawner.lifecycle.decide import FIRST_WARNING, NOTICE
 from ds01_spawner.lifecycle.history import Kernels
 from ds01_spawner.lifecycle.hub import Hub
 from ds01_spawner.lifecycle.life import Memory
-from ds01_spawner.lifecycle.meters import Meters
+from ds01_spawner.lifecycle.meters import GpuLoad, Meters
 from ds01_spawner.lifecycle.records import Course, LifeRecords
 from ds01_spawner.lifecycle.rules import LiveRules
 from ds01_spawner.lifecycle.service import Server, Service
@@ -38,13 +38,9 @@ STEP = timedelta(seconds=15)
 class StandInGpus:
     """Eight devices, all idle."""
 
-    async def percent(self) -> Mapping[str, float]:
+    async def load(self) -> GpuLoad:
         """See `service.Gpus`."""
-        return dict.fromkeys(GPUS, 0.0)
-
-    async def weight(self) -> float:
-        """See `service.Gpus`."""
-        return float(len(GPUS))
+        return GpuLoad(dict.fromkeys(GPUS, 0.0), float(len(GPUS)))
 
 
 async def nothing_installed(_container: Mapping[str, Any]) -> list[str]:

@@ -61,7 +61,7 @@ class Facts:
     has_gpu
         Whether it holds one.
     protected
-        Whether an admin's label protects it.
+        Whether an admin protects it.
     keep_until
         Until when somebody asked to keep it, idle as it may be; None if nobody did.
     warned_idle, warned_runtime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..policy import Lifecycle
 from ..servers import running_server
 from . import words
 from .decide import Reason
-from .records import Course, Event, LifeRecords
+from .records import ASKED, FILE, PROTECTED, Course, Event, Kept, LifeRecords
 from .told import as_kept
 
 #: DS01's file: whoever makes it in a project keeps that project's server.
@@ -119,14 +119,30 @@ class Keeping:
                 status_code=409,
             )
         until = min(now + time, most)
-        self._records.keep(found["Id"], user, project, until, user)
+        self._records.keep(Kept(found["Id"], user, project, ASKED, until, user))
         self._records.tell(
             Event("kept", user, project, user, f"Kept until {until:%d %B, %H:%M} UTC.")
         )
         return self._life(found, project, lifecycle, now)
 
-    async def end(self, user: str, project: str, by: str) -> None:
-        """Keep a server no longer.
+    async def protect(
+        self, user: str, project: str, time: timedelta, by: str, now: datetime
+    ) -> None:
+        """Let nothing stop a server for some time but people: no limit of its policy does.
+
+        Raises
+        ------
+        Refused
+            404 if there is no such server.
+        """
+        found = await running_server(self._docker, self._hub_id, user, project)
+        until = now + time
+        self._records.keep(Kept(found["Id"], user, project, PROTECTED, until, by))
+        why = f"Protected until {until:%d %B, %H:%M} UTC: no limit stops it."
+        self._records.tell(Event("protected", user, project, by, why))
+
+    async def end(self, user: str, project: str, by: str, kind: str = ASKED) -> None:
+        """Keep a server no longer, or protect it no longer.
 
         Raises
         ------
@@ -134,18 +150,32 @@ class Keeping:
             404 if there is no such server, or nobody has asked to keep it.
         """
         found = await running_server(self._docker, self._hub_id, user, project)
-        if not self._records.end_keep(found["Id"]):
+        if not self._records.end_keep(found["Id"], kind):
             raise Refused("Nobody keeps this server.", reason="keep", status_code=404)
-        self._records.tell(Event("keep-ended", user, project, by, "It is kept no longer."))
+        done = "kept" if kind == ASKED else "protected"
+        self._records.tell(Event("keep-ended", user, project, by, f"It is {done} no longer."))
+
+    def all_kept(self, container_ids: Collection[str], now: datetime) -> list[Kept]:
+        """Return which of these servers are kept, also by DS01's file, in the order of users."""
+        found = [kept for kept in self._records.kept(now) if kept.container_id in container_ids]
+        asked = {kept.container_id: kept.until for kept in found if kept.kind == ASKED}
+        for course in self._records.courses():
+            key, until = course.container_id, course.keep_until
+            # The service has seen it kept, and longer than somebody has asked: that is the file's.
+            if key in container_ids and until and until > asked.get(key, now):
+                found.append(Kept(key, course.user, course.project, FILE, until))
+        return sorted(found, key=lambda kept: (kept.user, kept.project, kept.kind))
 
     def _life(
         self, found: Mapping[str, Any], project: str, lifecycle: Lifecycle, now: datetime
     ) -> ServerLife:
         key, user = found["Id"], found["Config"]["Labels"]["ds01.user"]
         courses = {course.container_id: course for course in self._records.courses(user)}
-        course, asked = courses.get(key), self._records.keeps(now).get(key)
+        course, kept = courses.get(key), self._records.kept(now)
         if course is not None:
-            course = as_kept(course, asked, now)
+            course = as_kept(course, kept, now)
+        # The service has not looked at it yet.
+        asked = max((each.until for each in kept if each.container_id == key), default=None)
         is_warned = bool(course and course.is_warned)
         usage = container_usage(int(found["State"]["Pid"]))
         return ServerLife(

@@ -150,7 +150,9 @@ class Life:
         )
         if isinstance(decision, Warn):
             key = _kept_under(decision)
-            self._warned[key] = (*self._warned.get(key, ()), now)
+            # A first one begins anew: what was said of an earlier end must not bring it back.
+            before = self._warned.get(key, ()) if decision.stage == 2 else ()
+            self._warned[key] = (*before, now)
         return decision
 
     def _warnings_of_idleness(self) -> tuple[datetime, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from ..cgroups.files import read_bytes
 from ..cgroups.hierarchies import CGROUP_ROOT, PROC
 from ..cgroups.usage import ContainerWork
+from ..gpus.devices import State
 from ..gpus.nvml import Nvml
 from .history import Sample
 from .processes import is_in
@@ -38,8 +39,24 @@ class Watched:
     gpu_uuids: tuple[str, ...] = ()
 
 
-def read_gpus(nvml: Nvml) -> dict[str, float]:
-    """Return UUID -> how busy a device is, in percent, of all that this is known of; blocks.
+@dataclass(frozen=True)
+class GpuLoad:
+    """What the machine's GPUs do.
+
+    Attributes
+    ----------
+    percent
+        UUID -> how busy a device is, in percent, of all of which it is known.
+    weight
+        GPU equivalents of all devices that can be given to servers; 0 if that is not known.
+    """
+
+    percent: Mapping[str, float] = field(default_factory=dict)
+    weight: float = 0.0
+
+
+def read_gpus(nvml: Nvml) -> GpuLoad:
+    """Return what the GPUs do; blocks.
 
     A MIG device that does not tell (before Hopper) counts as busy while a process is on it.
     """
@@ -49,7 +66,8 @@ def read_gpus(nvml: Nvml) -> dict[str, float]:
     for device in reading.inventory.devices:
         if device.kind == "mig" and device.uuid not in {*percent, *reading.unasked}:
             percent[device.uuid] = 100.0 if device.uuid in used else 0.0
-    return percent
+    good = (device for device in reading.inventory.devices if device.state is State.OK)
+    return GpuLoad(percent, sum(device.weight for device in good))
 
 
 @dataclass(frozen=True)
@@ -101,7 +119,7 @@ class Meters:
         Parameters
         ----------
         gpu_percent
-            See `read_gpus`.
+            See `GpuLoad`.
 
         Returns
         -------

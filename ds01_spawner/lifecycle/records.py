@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import String, delete, insert, select
+from sqlalchemy import Select, String, Update, delete, func, insert, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from ..store import open_database, put
@@ -17,7 +17,8 @@ from .life import Memory
 
 #: Events older than this are forgotten.
 _EVENTS_LAST = timedelta(days=90)
-
+#: Of one user, the newest are kept.
+_MOST_EVENTS = 5_000
 
 #: The event of a start that was refused because no GPU was free; `Refused.reason` says so, too.
 NONE_FREE = "no-gpu"
@@ -57,6 +58,38 @@ class Course:
     keep_until: datetime | None = None
     cpu_percent: float | None = None
     gpu_percent: float | None = None
+
+
+#: How a server is kept: its owner asked, an admin protects it, or DS01's file lies in its project.
+ASKED, PROTECTED, FILE = "asked", "protected", "file"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A server that is kept.
+
+    Attributes
+    ----------
+    container_id
+        Docker's id of its container.
+    user, project
+        Whose server, and which.
+    kind
+        ``asked``: it is not stopped for being idle. ``protected``: it is not stopped at all.
+        ``file``: as if asked, by DS01's file.
+    until
+        When that ends.
+    by, at
+        Who asked, and when; empty and None for a file.
+    """
+
+    container_id: str
+    user: str
+    project: str
+    kind: str
+    until: datetime
+    by: str = ""
+    at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -109,13 +142,15 @@ class _LifeRow(_Base):
     gpu_percent: Mapped[float | None]
 
 
-class _KeepRow(_Base):
-    __tablename__ = "keeps"
+class _KeptRow(_Base):
+    __tablename__ = "kept_servers"
     container_id: Mapped[str] = mapped_column(String, primary_key=True)
+    kind: Mapped[str] = mapped_column(String, primary_key=True)
     username: Mapped[str] = mapped_column(String, index=True)
     project: Mapped[str]
     until: Mapped[datetime]
     asked_by: Mapped[str]
+    at: Mapped[datetime]
 
 
 class _StopRow(_Base):
@@ -172,33 +207,40 @@ class LifeRecords:
 
     # -- keeps ---------------------------------------------------------------------------------
 
-    def keep(self, container_id: str, user: str, project: str, until: datetime, by: str) -> None:
-        """Keep that a server is to be kept, idle as it may be."""
+    def keep(self, kept: Kept) -> None:
+        """Keep that a server is to be kept, from now on if it has no time."""
+        row = _KeptRow(
+            container_id=kept.container_id,
+            kind=kept.kind,
+            username=kept.user,
+            project=kept.project,
+            until=_naive(kept.until),
+            asked_by=kept.by,
+            at=_naive(kept.at) if kept.at else _now(),
+        )
         with self._session.begin() as session:
-            row = _KeepRow(
-                container_id=container_id,
-                username=user,
-                project=project,
-                until=_naive(until),
-                asked_by=by,
-            )
             put(session, row)
+            session.execute(_keep_unseen(kept.container_id))
 
-    def end_keep(self, container_id: str) -> bool:
+    def end_keep(self, container_id: str, kind: str = ASKED) -> bool:
         """End that; tell whether there was one."""
         with self._session.begin() as session:
-            found = session.get(_KeepRow, container_id)
+            found = session.get(_KeptRow, (container_id, kind))
             if found is not None:
                 session.delete(found)
+                session.execute(_keep_unseen(container_id))
             return found is not None
 
-    def keeps(self, now: datetime) -> dict[str, datetime]:
-        """Return until when servers are to be kept, by their containers' ids."""
+    def kept(self, now: datetime) -> list[Kept]:
+        """Return what is to be kept, also of servers that have ended since; files are not known."""
+        asked = select(_KeptRow).order_by(_KeptRow.username, _KeptRow.project, _KeptRow.kind)
         with self._session.begin() as session:
-            session.execute(delete(_KeepRow).where(_KeepRow.until <= _naive(now)))
-            return {
-                row.container_id: _aware(row.until) for row in session.scalars(select(_KeepRow))
-            }
+            session.execute(delete(_KeptRow).where(_KeptRow.until <= _naive(now)))
+            return [_kept(row) for row in session.scalars(asked)]
+
+    def keeps(self, now: datetime, kind: str = ASKED) -> dict[str, datetime]:
+        """Return until when servers are to be kept, by their containers' ids."""
+        return {kept.container_id: kept.until for kept in self.kept(now) if kept.kind == kind}
 
     # -- reasons -------------------------------------------------------------------------------
 
@@ -220,8 +262,14 @@ class LifeRecords:
 
     # -- events --------------------------------------------------------------------------------
 
-    def tell(self, event: Event) -> None:
-        """Keep that something has happened, now if it has no time."""
+    def tell(self, event: Event, once_in: timedelta | None = None) -> None:
+        """Keep that something has happened, now if it has no time.
+
+        Parameters
+        ----------
+        once_in
+            Not if the same has happened to the same server in this time before.
+        """
         row = _EventRow(
             at=_naive(event.at) if event.at else _now(),
             kind=event.kind,
@@ -231,16 +279,62 @@ class LifeRecords:
             why=event.why,
             numbers=json.dumps(dict(event.numbers)),
         )
+        same = select(_EventRow.id).where(
+            _EventRow.username == event.user,
+            _EventRow.project == event.project,
+            _EventRow.kind == event.kind,
+        )
         with self._session.begin() as session:
+            if once_in is not None:
+                same = same.where(_EventRow.at > row.at - once_in).limit(1)
+                if session.scalars(same).first() is not None:
+                    return
             session.add(row)
 
-    def events(self, user: str | None = None, most: int = 100) -> list[Event]:
-        """Return what has happened lately, newest first."""
+    def events(
+        self,
+        user: str | None = None,
+        most: int = 100,
+        *,
+        project: str | None = None,
+        kind: str | None = None,
+        since: datetime | None = None,
+        before: int | None = None,
+    ) -> list[Event]:
+        """Return what has happened lately, newest first.
+
+        Parameters
+        ----------
+        user
+            To whose servers; None for everybody's.
+        most
+            How many at most.
+        project, kind
+            Only this.
+        since
+            Only from this moment on.
+        before
+            Only older ones than the event of this id.
+        """
         asked = select(_EventRow).order_by(_EventRow.id.desc()).limit(most)
-        if user is not None:
-            asked = asked.where(_EventRow.username == user)
+        for column, value in (
+            (_EventRow.username, user),
+            (_EventRow.project, project),
+            (_EventRow.kind, kind),
+        ):
+            if value is not None:
+                asked = asked.where(column == value)
+        if since is not None:
+            asked = asked.where(_EventRow.at >= _naive(since))
+        if before is not None:
+            asked = asked.where(_EventRow.id < before)
         with self._session() as session:
             return [_event(row) for row in session.scalars(asked)]
+
+    def event_kinds(self) -> list[str]:
+        """Return which kinds of events there are."""
+        with self._session() as session:
+            return list(session.scalars(select(_EventRow.kind).distinct().order_by(_EventRow.kind)))
 
     def has_happened(self, kind: str, since: datetime) -> bool:
         """Tell whether something of a kind has happened since then."""
@@ -253,6 +347,7 @@ class LifeRecords:
         oldest = _naive(now - _EVENTS_LAST)
         with self._session.begin() as session:
             session.execute(delete(_EventRow).where(_EventRow.at < oldest))
+            session.execute(delete(_EventRow).where(_EventRow.id.in_(_beyond(_MOST_EVENTS))))
             session.execute(delete(_StopRow).where(_StopRow.at < oldest))
 
 
@@ -295,6 +390,32 @@ def _course(row: _LifeRow) -> Course:
         cpu_percent=row.cpu_percent,
         gpu_percent=row.gpu_percent,
     )
+
+
+def _kept(row: _KeptRow) -> Kept:
+    return Kept(
+        container_id=row.container_id,
+        user=row.username,
+        project=row.project,
+        kind=row.kind,
+        until=_aware(row.until),
+        by=row.asked_by,
+        at=_aware(row.at),
+    )
+
+
+def _keep_unseen(container_id: str) -> Update:
+    """Return what forgets until when the service saw a server kept: it sees the new one next."""
+    return update(_LifeRow).where(_LifeRow.container_id == container_id).values(keep_until=None)
+
+
+def _beyond(most: int) -> Select[tuple[int]]:
+    """Return the ids of the events that each user has beyond their newest."""
+    newest_first = func.row_number().over(
+        partition_by=_EventRow.username, order_by=_EventRow.id.desc()
+    )
+    numbered = select(_EventRow.id, newest_first.label("number")).subquery()
+    return select(numbered.c.id).where(numbered.c.number > most)
 
 
 def _event(row: _EventRow) -> Event:

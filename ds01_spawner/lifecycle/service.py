@@ -25,8 +25,8 @@ from .history import Idle, Kernels, Sample
 from .hub import Hub, HubServer, HubSilent
 from .keeping import file_touched, kept_until
 from .life import Circumstances, Life
-from .meters import Meters, Watched
-from .records import NONE_FREE, Course, Event, LifeRecords
+from .meters import GpuLoad, Meters, Watched
+from .records import NONE_FREE, PROTECTED, Course, Event, LifeRecords
 from .sweep import Sweep
 
 _LOG = logging.getLogger(__name__)
@@ -54,8 +54,6 @@ class Server:
         Its own, which its owner has as well: what answers may be any program of theirs.
     gpu_weight
         What it holds, in GPU equivalents.
-    protected
-        Whether our label protects it.
     """
 
     hub: HubServer
@@ -63,7 +61,6 @@ class Server:
     address: str
     token: str = field(default="", repr=False)
     gpu_weight: float = 0.0
-    protected: bool = False
 
     @property
     def project(self) -> str:
@@ -74,11 +71,8 @@ class Server:
 class Gpus(Protocol):
     """Asks the machine's GPUs."""
 
-    async def percent(self) -> Mapping[str, float]:
-        """Return what `meters.read_gpus` does; nothing if the driver does not answer in time."""
-
-    async def weight(self) -> float:
-        """Return how many GPU equivalents the machine has; 0 if that is not known."""
+    async def load(self) -> GpuLoad:
+        """Return what they do; nothing is known of a driver that does not answer in time."""
 
 
 class Service:
@@ -150,6 +144,7 @@ class Service:
         self._limit = asyncio.Semaphore(_AT_ONCE)
         self._silent_since: dict[str, datetime] = {}
         self._silence_told: set[str] = set()
+        self._oom_kills: dict[str, int] = {}
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._forgot = datetime.min.replace(tzinfo=timezone.utc)
 
@@ -179,17 +174,18 @@ class Service:
         Exception
             Whatever the engine raises when it gives no answer.
         """
-        (servers, ids), gpu_percent = await asyncio.gather(self._servers(), self._gpus.percent())
+        (servers, ids), gpus = await asyncio.gather(self._servers(), self._gpus.load())
         self._forget_others(ids)
-        keeps = self._records.keeps(now)
-        demand = await self._demand(servers, now)
+        keeps, protected = self._records.keeps(now), self._records.keeps(now, PROTECTED)
+        demand = self._demand(servers, gpus.weight, now)
         # All in one thread: one for each would take longer than to look.
         touches = await asyncio.to_thread(_touches, list(self._inspected.values()), now)
 
         async def one(server: Server) -> Course:
             key = server.watched.container_id
+            keep_until, is_protected = keeps.get(key), key in protected
             return await self._one(
-                server, gpu_percent, keeps.get(key), touches.get(key), demand, now
+                *(server, gpus.percent, keep_until, touches.get(key), is_protected, demand, now)
             )
 
         found = await asyncio.gather(*map(one, servers), return_exceptions=True)
@@ -216,6 +212,7 @@ class Service:
         self._inspected = {key: value for key, value in self._inspected.items() if key in ids}
         self._silent_since = {k: at for k, at in self._silent_since.items() if k in ids}
         self._silence_told &= ids
+        self._oom_kills = {key: kills for key, kills in self._oom_kills.items() if key in ids}
         self._meters.forget_others(ids)
 
     async def wait(self) -> None:
@@ -290,9 +287,10 @@ class Service:
             self._inspected[container_id] = found
         return found
 
-    async def _demand(self, servers: list[Server], now: datetime) -> Callable[[Lifecycle], bool]:
+    def _demand(
+        self, servers: list[Server], weight: float, now: datetime
+    ) -> Callable[[Lifecycle], bool]:
         """Return whether more people want GPUs than there are, by the policy's own measure."""
-        weight = await self._gpus.weight()
         used = sum(server.gpu_weight for server in servers)
         share = used / weight if weight else 0.0
         refused = self._records.has_happened(NONE_FREE, now - _REFUSALS_COUNT)
@@ -306,12 +304,14 @@ class Service:
         gpu_percent: Mapping[str, float],
         keep_until: datetime | None,
         touched: datetime | Exception | None,
+        is_protected: bool,
         demand: Callable[[Lifecycle], bool],
         now: datetime,
     ) -> Course:
         key = server.watched.container_id
         life = self._life(server, now)
         sample = self._meters.sample(server.watched, gpu_percent, now)
+        self._note_memory(server)
         lifecycle = self._rules_of(server.hub.user, server.hub.groups)
         if sample is None:
             return self._course(server, life, self._courses.get(key), keep_until)
@@ -322,7 +322,7 @@ class Service:
             rules=rules_from(lifecycle, self._notice),
             has_gpu=bool(server.watched.gpu_uuids),
             high_demand=demand(lifecycle),
-            protected=server.protected,
+            protected=is_protected,
             keep_until=keep_until,
         )
         decision = life.look(sample, circumstances)
@@ -378,6 +378,17 @@ class Service:
             is_warned=is_warned,
             keep_until=keep_until,
         )
+
+    def _note_memory(self, server: Server) -> None:
+        """Tell that memory ran out since the last look; usually the server runs on."""
+        key = server.watched.container_id
+        kills = self._meters.oom_kills.get(key)
+        if kills is None:
+            return
+        before, self._oom_kills[key] = self._oom_kills.get(key, kills), kills
+        if kills > before:
+            why = "Memory ran out, and the system ended what runs in it, or a part of that."
+            self._tell(server, "out-of-memory", why, {"kills": kills - before})
 
     def _note_silence(self, server: Server, is_silent: bool, now: datetime) -> None:
         key = server.watched.container_id
@@ -497,7 +508,6 @@ def _server(hub: HubServer, inspected: Mapping[str, Any]) -> Server:
         address=f"http://{ip}:{told.port}{told.path}" if ip and told.port else "",
         token=variables.get("JUPYTERHUB_API_TOKEN", ""),
         gpu_weight=float(labels.get("ds01.gpu.allocated") or 0),
-        protected=labels.get("ds01.protected") == "true",
     )
 
 

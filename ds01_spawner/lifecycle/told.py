@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from . import words
 from .decide import Reason
-from .records import Course, LifeRecords
+from .records import ASKED, PROTECTED, Course, Kept, LifeRecords
 
 
 @dataclass(frozen=True)
@@ -21,27 +22,31 @@ class Told:
 def told_to_owner(records: LifeRecords, user: str) -> dict[str, Told]:
     """Return what there is to tell of a user's servers, by their projects."""
     now = datetime.now(timezone.utc)
-    keeps = records.keeps(now)
+    kept = records.kept(now)
     found = {}
     for seen in records.courses(user):
-        course = as_kept(seen, keeps.get(seen.container_id), now)
-        if course.is_warned or course.keep_until:
-            notice = words.told(course, now) if course.is_warned else ""
+        course = as_kept(seen, kept, now)
+        notice = words.told(course, now) if course.is_warned else ""
+        if notice or course.keep_until:
             found[course.project] = Told(notice, course.keep_until)
     return found
 
 
-def as_kept(course: Course, asked: datetime | None, now: datetime) -> Course:
+def as_kept(course: Course, kept: Iterable[Kept], now: datetime) -> Course:
     """Return how a server is with what the service sees only at its next look.
 
     Parameters
     ----------
-    asked
-        Until when somebody has asked to keep it. The service also knows of DS01's file.
+    kept
+        What is to be kept, of all servers. The service also knows of DS01's file.
     """
-    keep_until = max((at for at in (asked, course.keep_until) if at and at > now), default=None)
-    kept = replace(course, keep_until=keep_until)
+    mine = {each.kind: each.until for each in kept if each.container_id == course.container_id}
+    if PROTECTED in mine:
+        return replace(course, keep_until=mine[PROTECTED], stop_at=None, why="", is_warned=False)
+    known = (mine.get(ASKED), course.keep_until)
+    keep_until = max((at for at in known if at and at > now), default=None)
+    course = replace(course, keep_until=keep_until)
     is_put_off = keep_until and course.stop_at and course.stop_at < keep_until
     if is_put_off and course.why != Reason.RUNTIME.value:
-        return replace(kept, stop_at=keep_until, is_warned=False)
-    return kept
+        return replace(course, stop_at=keep_until, is_warned=False)
+    return course

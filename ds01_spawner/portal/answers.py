@@ -40,6 +40,7 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters |= {
     "size": format_bytes,
     "few_digits": few_digits,
+    "moment": lambda at: f"{at:%d %b, %H:%M} UTC",
     # A name as one part of an address.
     "address": lambda text: quote(str(text), safe=""),
 }

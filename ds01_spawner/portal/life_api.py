@@ -1,4 +1,4 @@
-"""The life of one's own servers over the API: how it is, keeping one, and what has happened."""
+"""The life of servers over the API: how it is, keeping one, and what has happened."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from ..lifecycle.keeping import Keeping, ServerLife
-from ..lifecycle.records import Event
+from ..lifecycle.records import PROTECTED, Event
 from ..policy import Lifecycle
 from .answers import Api
 from .operations import operation
@@ -30,6 +30,25 @@ class Keep(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     hours: Annotated[float, Field(gt=0, le=_LONGEST_H, allow_inf_nan=False)]
+
+
+class OneKept(BaseModel):
+    """A server that is kept: ``asked`` for, ``protected`` by an admin, or by DS01's ``file``."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    user: str
+    project: str
+    kind: str
+    until: datetime
+    by: str
+    at: datetime | None
+
+
+class AllKept(BaseModel):
+    """The servers that are kept."""
+
+    servers: list[OneKept]
 
 
 class OneEvent(BaseModel):
@@ -112,6 +131,48 @@ class OneKeep(LifeApi):
         self.set_status(204)
 
 
+class Kept(LifeApi):
+    """``api/kept``."""
+
+    @operation("Show an admin which servers are kept, by whom and until when", answer=AllKept)
+    async def get(self) -> None:
+        """Answer it."""
+        self.admins_only()
+        found = await self.answered(self.look.kept())
+        self.answer(AllKept(servers=[OneKept.model_validate(kept) for kept in found]))
+
+
+class SomebodysKeep(LifeApi):
+    """``api/users/<name>/servers/<project>/keep``."""
+
+    @operation("Let an admin end that somebody's server is kept", status=204)
+    async def delete(self, name: str, project: str) -> None:
+        """End it."""
+        self.admins_only()
+        await self.answered(self.keeping.end(name, project, self.model["name"]))
+        self.set_status(204)
+
+
+class Protection(LifeApi):
+    """``api/users/<name>/servers/<project>/protection``."""
+
+    @operation("Let an admin protect a server from all limits", body=Keep, status=204)
+    async def post(self, name: str, project: str) -> None:
+        """Protect it."""
+        self.admins_only()
+        time, now = timedelta(hours=self.sent(Keep).hours), datetime.now(timezone.utc)
+        by = self.model["name"]
+        await self.answered(self.keeping.protect(name, project, time, by, now))
+        self.set_status(204)
+
+    @operation("Let an admin protect a server no longer", status=204)
+    async def delete(self, name: str, project: str) -> None:
+        """End it."""
+        self.admins_only()
+        await self.answered(self.keeping.end(name, project, self.model["name"], PROTECTED))
+        self.set_status(204)
+
+
 class OwnEvents(LifeApi):
     """``api/events``."""
 
@@ -128,5 +189,8 @@ def routes(prefix: str, arguments: dict[str, Any]) -> Iterable[tuple[str, type[A
     return [
         (rf"{prefix}api/servers/([^/]+)/life", OneLife, arguments),
         (rf"{prefix}api/servers/([^/]+)/keep", OneKeep, arguments),
+        (rf"{prefix}api/kept", Kept, arguments),
+        (rf"{prefix}api/users/([^/]+)/servers/([^/]+)/keep", SomebodysKeep, arguments),
+        (rf"{prefix}api/users/([^/]+)/servers/([^/]+)/protection", Protection, arguments),
         (rf"{prefix}api/events", OwnEvents, arguments),
     ]

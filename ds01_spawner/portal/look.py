@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..cgroups.slices import Slices, choose_slices, slice_name
 from ..cgroups.usage import Usage, container_usage
 from ..gpus.snapshot import is_of_a_hub, listed_name
 from ..lifecycle.keeping import Keeping
+from ..lifecycle.records import Kept
 from ..live import NeverRead
 from ..policy import this_machine
 from ..settings import DS01Settings
@@ -56,12 +58,15 @@ class Overview:
         What holds the sum over a user's servers: ``slice`` or ``admission``.
     holders
         The users who have servers.
+    kept
+        The servers that are kept although they may be idle.
     """
 
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     enforced: str
     holders: tuple[Holder, ...]
+    kept: tuple[Kept, ...]
 
 
 class Look:
@@ -119,13 +124,29 @@ class Look:
             # Among the problems.
             warnings, folders = (), ()
         missing = (await shared_folders.look(folders)).missing
+        listed = await self._containers()
         left_out = (f"The shared folder {name}: {why}" for name, why in missing.items())
         return Overview(
             problems=(*policy.problems, *left_out),
             warnings=warnings,
             enforced=self.enforced,
-            holders=_holders(await self._containers()),
+            holders=_holders(listed),
+            kept=tuple(self._kept(listed)),
         )
+
+    async def kept(self) -> list[Kept]:
+        """Return the servers that are kept.
+
+        Raises
+        ------
+        Exception
+            Whatever the engine raises when it gives no answer.
+        """
+        return self._kept(await self._containers())
+
+    def _kept(self, listed: Iterable[Mapping[str, Any]]) -> list[Kept]:
+        running = {each["Id"] for each in listed if each["State"] == "running"}
+        return self.keeping.all_kept(running, datetime.now(timezone.utc))
 
     async def _standing(self, person: Person) -> Standing:
         share = self._settings.share_of(person.name, person.groups)

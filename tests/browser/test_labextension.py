@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import expect
 
 from ds01_spawner import runtime
@@ -134,7 +135,7 @@ def test_a_warning_is_told_once_and_the_button_keeps_the_server(person, records)
 
 
 @pytest.mark.long
-def test_the_real_service_warns_and_a_server_that_is_kept_is_left_alone(quick_hub, chromium):
+def test_the_real_service_warns_keeps_and_stops_and_the_home_page_says_why(quick_hub, chromium):
     page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
     yola = Person(quick_hub, "yola", page)
     yola.log_in()
@@ -149,6 +150,15 @@ def test_the_real_service_warns_and_a_server_that_is_kept_is_left_alone(quick_hu
     expect(warning).to_have_count(0)
     expect(item(yola)).to_contain_text("of 1 GiB")
     expect(item(yola).get_by_role("button")).to_be_hidden()
+
+    user = quick_hub.user("yola")
+    address = f"{quick_hub.url}/services/ds01/api/servers/default/keep"
+    token = {"Authorization": f"token {user.token}"}
+    assert requests.delete(address, headers=token, timeout=30).status_code == 204
+    eventually(lambda: not user.is_active(), "it is stopped", 120)
+    yola.go("/hub/home")
+    why = r"Stopped after \d+ minutes? without activity\. Your files in /workspace are safe\."
+    expect(yola.row("default")).to_contain_text(re.compile(why))
     page.context.close()
 
 

@@ -123,7 +123,7 @@ def test_idle_servers_are_stopped_and_those_at_work_are_not(hub):
 def test_an_idle_server_can_be_kept_and_is_stopped_when_that_ends(hub):
     (server,) = started(hub, kim=nothing)
     kim = server.owner
-    eventually(lambda: events(kim), "she is warned", 60)
+    eventually(lambda: events(kim)[0]["kind"] == "warned", "she is warned", 60)
     found = ask(kim, "GET", "servers/default/life").json()
     assert found["is_warned"]
     assert "if nothing runs in it" in found["words"]

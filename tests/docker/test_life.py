@@ -8,6 +8,7 @@ import tarfile
 
 import pytest
 
+from ds01_spawner.lifecycle.records import LifeRecords
 from ds01_spawner.store import Store
 from tests.hub import eventually
 
@@ -18,6 +19,12 @@ def last_ending(hub, user, project="default"):
         return store.last_ending(user.name, project)
     finally:
         store.close()
+
+
+def two_events(hub, user):
+    """Return a user's first two events, oldest first, once there are two."""
+    found = LifeRecords(hub.data / "ds01.sqlite").events(user.name)[::-1]
+    return found if len(found) == 2 else None
 
 
 def hub_accepts(hub, token):
@@ -120,6 +127,17 @@ def test_it_is_kept_who_stopped_a_server(hub):
     alice.start(image="python", memory="1g")
     alice.stop()
     assert last_ending(hub, alice).message.startswith("Stopped by you.")
+    started, stopped = eventually(lambda: two_events(hub, alice), "both are told")
+    assert (started.kind, started.by, stopped.kind, stopped.by) == (
+        "started",
+        "who",
+        "stopped",
+        "who",
+    )
+    assert started.why.startswith("Started: python · ")
+    assert (started.numbers["image"], started.numbers["memory_bytes"]) == ("python", 1 << 30)
+    assert started.numbers["gpu_uuids"] == []
+    assert 0 < stopped.numbers["ran_s"] < 300
     alice.start()
     assert hub.api("DELETE", "/users/who/server").status_code in (202, 204)
     eventually(lambda: alice.container() is None, "the service has stopped it")

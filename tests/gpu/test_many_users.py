@@ -48,7 +48,8 @@ def test_a_device_that_is_given_back_goes_to_the_next(make_gpu_hub):
 
     assert refused.status_code == 409
     assert second.container() is None
-    (noted,) = LifeRecords(hub.data / "ds01.sqlite").events("second")
+    records = LifeRecords(hub.data / "ds01.sqlite")
+    (noted,) = eventually(lambda: records.events("second"), "the refusal is told")
     assert noted.kind == NONE_FREE
 
     first.stop()

@@ -84,9 +84,6 @@ class Remembered:
 class Unread:
     """Records that nobody reads: what is counted here are grants."""
 
-    def tell(self, event: Any) -> None:
-        pass
-
     def note_use(self, image_id: str) -> None:
         pass
 
@@ -101,13 +98,16 @@ class Server:
     def __init__(self, hub: Hub, user: str, project: str, request: GpuRequest | None) -> None:
         self.hub, self.project, self.name = hub, project, server_of(project)
         self.grants, self.docker, self.store = hub.grants, hub.client, hub.store
-        self.life_records = self.image_records = Unread()
+        self.image_records, self.handler = Unread(), None
         self.user = SimpleNamespace(name=user)
         self.options = SimpleNamespace(
-            gpus=request, cpus=1.0, memory=GIB, image="python", safe_start=False
+            gpus=request, cpus=1.0, memory=GIB, image="python", safe_start=False, profile=str
         )
         self.object_name, self.object_id = container_name(user, project), ""
         self._log_name = f"{user}:{project}"
+
+    def tell(self, event: Any) -> None:
+        """Forget what happens: what is counted here are grants."""
 
     def limits(self) -> Limits:
         return LIMITS[self.user.name]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from itertools import takewhile
+from pathlib import Path
 
 import pytest
 
@@ -93,27 +97,149 @@ def test_time_between_samples_that_are_too_far_apart_is_not_known():
     assert not history.is_full(IDLE)
 
 
-# -- idleness -------------------------------------------------------------------------------------
+# -- what follows ---------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parents[2] / "docs" / "lifecycle.md"
+HEADER = ["At", "What it has done", "Limits", "What else holds", "What happens"]
+N = r"(\d+)"
 
 
-def test_an_open_notebook_is_warned_of_twice_and_stopped_at_its_time():
-    assert decided(lived(17), 17) == Keep(at(30), Reason.IDLE)
-    assert decided(lived(20), 20) == Warn(at(30), Reason.IDLE, 1)
-    once = {"warned_idle": (at(20),)}
-    assert decided(lived(26), 26, **once) == Keep(at(30), Reason.IDLE)
-    assert decided(lived(27), 27, **once) == Warn(at(30), Reason.IDLE, 2)
-    twice = {"warned_idle": (at(20), at(27))}
-    assert decided(lived(29), 29, **twice) == Keep(at(30), Reason.IDLE)
-    assert decided(lived(30), 30, **twice) == Stop(Reason.IDLE, BEGAN)
+def cases():
+    """Return the rows of the table in the docs, each as its cells."""
+    rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in DOCS.open()]
+    first = rows.index(HEADER) + 2
+    return list(takewhile(lambda row: len(row) == len(HEADER), rows[first:]))
 
 
-def test_nothing_is_stopped_without_a_warning_ten_minutes_before():
-    assert decided(lived(60), 60) == Warn(at(70), Reason.IDLE, 1)
-    late = {"warned_idle": (at(60),)}
-    assert decided(lived(65), 65, **late) == Warn(at(70), Reason.IDLE, 2)
-    both = {"warned_idle": (at(60), at(65))}
-    assert decided(lived(69), 69, **both) == Keep(at(70), Reason.IDLE)
-    assert decided(lived(70), 70, **both) == Stop(Reason.IDLE, BEGAN)
+class Case:
+    """One row of the table, put together from its words."""
+
+    def __init__(self, row):
+        self.now = int(row[0])
+        self.samples, self.limits, self.facts, self.kernels = {}, {}, {}, Kernels()
+        self.is_asked = True
+        self.silent = self.high_demand = self.is_restarted = False
+        self.seen_from = 0
+        for cell, words in zip(row[1:4], (DONE, LIMITS, ELSE), strict=True):
+            for phrase in filter(None, cell.split(", ")):
+                self.read(phrase, words)
+
+    def read(self, phrase, words):
+        for pattern, apply in words.items():
+            if found := re.fullmatch(pattern, phrase):
+                apply(self, *map(int, found.groups()))
+                return
+        raise ValueError(f"{phrase!r} is none of {', '.join(words)}")
+
+    def until(self, value, minute):
+        """Have a value in each sample up to a minute."""
+        for at_minute in range(1, minute + 1):
+            self.samples.setdefault(at_minute, {}).update(value)
+
+    def warned(self, kind, *minutes):
+        self.facts[kind] = (*self.facts.get(kind, ()), *map(at, minutes))
+
+    def runs_since(self, minute):
+        self.kernels = self.kernels.with_executing(at(minute))
+
+    def ran_until(self, minute):
+        self.kernels = replace(self.kernels, last_activity=at(minute))
+
+    def decide(self):
+        rules = Rules(**{"grace": timedelta(0), "max_runtime": None, **self.limits})
+        history = History.begun(at(self.seen_from))
+        for minute in range(self.seen_from + 1, self.now + 1):
+            values = {"cpu_percent": 0.0, **self.samples.get(minute, {})}
+            history = history.with_sample(Sample(at(minute), **values), rules.idle, 3 * MINUTE)
+        if self.is_restarted:
+            history = History(history.busy_until, history.quiet_since, begun_at=at(self.now))
+        return decided(
+            *(history, self.now),
+            rules=rules,
+            high_demand=self.high_demand,
+            kernels=self.kernels if self.is_asked and not self.silent else None,
+            silent=self.silent,
+            **self.facts,
+        )
+
+
+#: What each word of the table stands for.
+DONE = {
+    "nothing|a kernel is open": lambda case: None,
+    f"uses CPU until {N}": lambda case, m: case.until({"cpu_percent": 90.0, "cores": 1}, m),
+    f"uses its GPU until {N}": lambda case, m: case.until({"gpu_percent": 90.0}, m),
+    "CPU cannot be read": lambda case: case.until({"cpu_percent": None}, case.now),
+    f"uses the network until {N}": lambda case, m: case.until({"network_bytes": 2**20}, m),
+    f"a cell runs since {N}": lambda case, m: case.runs_since(m),
+    f"a terminal runs something since {N}": lambda case, m: case.runs_since(m),
+    f"a cell ran until {N}": lambda case, m: case.ran_until(m),
+}
+LIMITS = {
+    f"idle {N}": lambda case, m: case.limits.update(idle_timeout=m * MINUTE),
+    "never idle": lambda case: case.limits.update(idle_timeout=None),
+    f"grace {N}": lambda case, m: case.limits.update(grace=m * MINUTE),
+    f"runtime {N}": lambda case, m: case.limits.update(max_runtime=m * MINUTE),
+    "network counts": lambda case: case.limits.update(idle=Idle(network_bytes=2**20)),
+}
+ELSE = {
+    f"warned at {N}": lambda case, m: case.warned("warned_idle", m),
+    f"warned of its runtime at {N}": lambda case, m: case.warned("warned_runtime", m),
+    f"warned of its runtime at {N} and {N}": (
+        lambda case, *minutes: case.warned("warned_runtime", *minutes)
+    ),
+    f"kept until {N}": lambda case, m: case.facts.update(keep_until=at(m)),
+    "protected": lambda case: case.facts.update(protected=True),
+    "has a GPU": lambda case: case.facts.update(has_gpu=True),
+    "many want one": lambda case: setattr(case, "high_demand", True),
+    "not asked": lambda case: setattr(case, "is_asked", False),
+    "it does not answer": lambda case: setattr(case, "silent", True),
+    f"not looked at before {N}": lambda case, m: setattr(case, "seen_from", m),
+    "the service has just been restarted": lambda case: setattr(case, "is_restarted", True),
+}
+
+
+def in_words(decision, minute):
+    """Return a decision as the table has it."""
+
+    def of(moment):
+        return f"{(moment - BEGAN) / MINUTE:g}"
+
+    if isinstance(decision, Stop):
+        return f"stop, {decision.why.value} since {of(decision.since)}"
+    if isinstance(decision, Warn):
+        stage = {1: "first", 2: "second"}[decision.stage]
+        return f"{stage} warning, {decision.why.value} at {of(decision.stop_at)}"
+    if isinstance(decision, Keep):
+        if decision.stop_at is None:
+            return "nothing"
+        if decision.stop_at <= at(minute):
+            return "nothing yet"
+        return f"nothing, {decision.why.value} at {of(decision.stop_at)}"
+    return {
+        Ask(): "it is asked what runs in it",
+        Unknown(): "nothing, as it is not known what runs",
+    }[decision]
+
+
+@pytest.mark.parametrize("row", cases(), ids=" | ".join)
+def test_each_case_of_the_docs_is_what_is_decided(row):
+    case = Case(row)
+    assert in_words(case.decide(), case.now) == row[-1]
+
+
+def test_the_table_has_every_decision_and_every_word_and_no_other():
+    decisions = " ".join(row[-1] for row in cases())
+    for word in ("first", "second", "stop", "asked", "not known", "nothing yet", *Reason):
+        assert getattr(word, "value", word) in decisions
+    phrases = {phrase for row in cases() for cell in row[1:4] for phrase in cell.split(", ")}
+    for pattern in (*DONE, *LIMITS, *ELSE):
+        assert any(re.fullmatch(pattern, phrase) for phrase in phrases), pattern
+    with pytest.raises(ValueError, match="sleeps"):
+        Case(["17", "sleeps", "", "", "nothing"])
+
+
+def busy(minutes):
+    return lived(minutes, cpu=lambda m: 90.0)
 
 
 def test_a_warning_of_an_earlier_end_is_none_of_a_later_one():
@@ -135,84 +261,3 @@ def test_a_warning_of_an_earlier_end_is_none_of_a_later_one():
     )
     late = {"warned_runtime": (at(180), at(216))}
     assert decided(busy(480), 480, rules=rules, **late) == Warn(at(490), Reason.RUNTIME, 1)
-
-
-def test_a_server_is_asked_for_its_kernels_only_when_it_matters():
-    assert decided(lived(17), 17, kernels=None) == Keep(at(30), Reason.IDLE)
-    for minutes in (18, 20, 30):
-        assert decided(lived(minutes), minutes, kernels=None) == Ask()
-
-
-def test_a_kernel_that_executes_is_busy_and_one_that_is_open_is_not():
-    working = Kernels(executing_since=at(5), last_activity=at(5))
-    assert decided(lived(30), 30, kernels=working) == Keep(at(60), Reason.IDLE)
-    ended = Kernels(last_activity=at(12))
-    assert decided(lived(30), 30, kernels=ended) == Keep(at(42), Reason.IDLE)
-
-
-def test_a_kernel_that_waits_for_something_is_idle_and_called_so():
-    stalled = Kernels(executing_since=at(5))
-    assert decided(lived(64), 64, kernels=stalled) == Keep(at(94), Reason.IDLE)
-    assert decided(lived(65), 65, kernels=stalled) == Warn(at(75), Reason.STALLED, 1)
-    warned = {"warned_idle": (at(65), at(70))}
-    assert decided(lived(75), 75, kernels=stalled, **warned) == Stop(Reason.STALLED, at(5))
-    # With a sign of work it waits for nothing.
-    computes = lived(65, cpu=lambda m: 1.0 if m != 40 else 20.0)
-    assert decided(computes, 65, kernels=stalled) == Keep(at(95), Reason.IDLE)
-
-
-def test_who_works_beside_a_kernel_that_waits_is_not_idle():
-    # Short cells in one notebook, and an input() that nobody has answered in another.
-    both = Kernels(executing_since=at(5), last_activity=at(119))
-    assert decided(lived(120), 120, kernels=both) == Keep(at(179), Reason.STALLED)
-    warned = {"warned_idle": (at(100), at(110))}
-    assert decided(lived(120), 120, kernels=both, **warned) == Keep(at(179), Reason.STALLED)
-    left = Kernels(executing_since=at(5), last_activity=at(50))
-    assert decided(lived(120), 120, kernels=left) == Warn(at(130), Reason.STALLED, 1)
-
-
-def test_a_server_that_does_not_answer_is_kept_for_that():
-    warned = {"warned_idle": (at(20), at(27))}
-    assert decided(lived(300), 300, silent=True, kernels=None, **warned) == Unknown()
-
-
-def test_no_stop_on_less_than_a_window():
-    warned = {"warned_idle": (at(20), at(27))}
-    history = History.begun(BEGAN)
-    assert isinstance(decided(history, 60, **warned), Keep)
-
-
-def test_many_who_want_a_gpu_shorten_the_time_of_who_has_one():
-    assert decided(lived(8), 8, high_demand=True, has_gpu=True) == Warn(at(18), Reason.IDLE, 1)
-    assert decided(lived(8), 8, high_demand=True) == Keep(at(30), Reason.IDLE)
-    assert decided(lived(8), 8, has_gpu=True) == Keep(at(30), Reason.IDLE)
-
-
-def test_grace_wishes_and_exemptions_hold():
-    grace = Rules(grace=timedelta(minutes=45))
-    assert decided(lived(34), 34, rules=grace) == Keep(at(45), Reason.IDLE)
-    assert decided(lived(35), 35, rules=grace) == Warn(at(45), Reason.IDLE, 1)
-    assert decided(lived(60), 60, keep_until=at(240)) == Keep(at(240), Reason.IDLE)
-    assert decided(lived(230), 230, keep_until=at(240)) == Warn(at(240), Reason.IDLE, 1)
-    never = Rules(idle_timeout=None, max_runtime=None)
-    assert decided(lived(60), 60, rules=never) == Keep()
-    assert decided(lived(60), 60, protected=True) == Keep()
-
-
-# -- runtime --------------------------------------------------------------------------------------
-
-
-def busy(minutes):
-    return lived(minutes, cpu=lambda m: 90.0)
-
-
-def test_a_busy_server_is_stopped_at_the_end_of_its_runtime():
-    rules = Rules(max_runtime=timedelta(hours=4))
-    assert decided(busy(100), 100, rules=rules) == Keep(at(130), Reason.IDLE)
-    assert decided(busy(180), 180, rules=rules) == Warn(at(240), Reason.RUNTIME, 1)
-    warned = {"warned_runtime": (at(180), at(216))}
-    assert decided(busy(239), 239, rules=rules, **warned) != Stop(Reason.RUNTIME, BEGAN)
-    assert decided(busy(240), 240, rules=rules, **warned) == Stop(Reason.RUNTIME, BEGAN)
-    # A wish to keep it is one against idleness.
-    kept = {**warned, "keep_until": at(1000)}
-    assert decided(busy(240), 240, rules=rules, **kept) == Stop(Reason.RUNTIME, BEGAN)

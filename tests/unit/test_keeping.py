@@ -14,7 +14,7 @@ from ds01_spawner.errors import Refused
 from ds01_spawner.lifecycle.decide import Reason
 from ds01_spawner.lifecycle.keeping import Keeping, file_touched, kept_until
 from ds01_spawner.lifecycle.life import Memory
-from ds01_spawner.lifecycle.records import Course, LifeRecords
+from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Course, Kept, LifeRecords
 from ds01_spawner.lifecycle.told import told_to_owner
 from ds01_spawner.policy import Lifecycle
 
@@ -112,6 +112,49 @@ async def test_a_warned_server_says_so_until_it_is_kept(keeping, records):
     assert told_to_owner(records, "alice")["vision"].notice == ""
     await keeping.end("alice", "vision", "admin")
     assert (await keeping.life("alice", "vision", RULES, NOW)).is_warned
+
+
+async def test_a_server_that_an_admin_protects_is_told_of_no_stop(keeping, records):
+    records.keep_courses([course(why=Reason.RUNTIME.value)])
+    await keeping.protect("alice", "vision", 48 * HOUR, "root", NOW)
+
+    found = await keeping.life("alice", "vision", RULES, NOW)
+    assert (found.stop_at, found.is_warned) == (None, False)
+    assert found.keep_until == NOW + 48 * HOUR
+    told = told_to_owner(records, "alice")["vision"]
+    assert (told.notice, told.keep_until) == ("", NOW + 48 * HOUR)
+    with pytest.raises(Refused, match="Nobody keeps"):
+        await keeping.end("alice", "vision", "root")
+    await keeping.end("alice", "vision", "root", PROTECTED)
+    assert (await keeping.life("alice", "vision", RULES, NOW)).is_warned
+    assert [(event.kind, event.by) for event in records.events("alice")] == [
+        ("keep-ended", "root"),
+        ("protected", "root"),
+    ]
+
+
+async def test_admins_see_what_keeps_a_server_and_not_those_that_have_ended(keeping, records):
+    def kept():
+        return [(kept.kind, kept.by) for kept in keeping.all_kept({"c1"}, NOW)]
+
+    records.keep_courses([course(keep_until=NOW + 9 * HOUR)])
+    records.keep(Kept("gone", "bob", "old", ASKED, NOW + HOUR, "bob"))
+    assert kept() == [("file", "")]
+    await keeping.keep("alice", "vision", 4 * HOUR, RULES, NOW)
+    await keeping.protect("alice", "vision", HOUR, "root", NOW)
+    # The service has not looked at it since.
+    assert kept() == [("asked", "alice"), ("protected", "root")]
+    records.keep_courses([course(keep_until=NOW + 4 * HOUR)])
+    assert kept() == [("asked", "alice"), ("protected", "root")]
+    records.keep_courses([course(keep_until=NOW + 9 * HOUR)])
+    assert kept() == [("asked", "alice"), ("file", ""), ("protected", "root")]
+    assert keeping.all_kept(set(), NOW) == []
+
+
+def test_a_server_of_which_nothing_is_known_any_more_is_told_nothing(records):
+    # Warned of a stop, and then it did not answer.
+    records.keep_courses([course(stop_at=None, why="")])
+    assert told_to_owner(records, "alice") == {}
 
 
 async def test_a_server_that_a_file_keeps_is_told_to_be_kept(keeping, records):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
-from ds01_spawner.gpus.devices import GpuProcess, Inventory, Reading
+from ds01_spawner.gpus.devices import GpuProcess, Inventory, Reading, State
 from ds01_spawner.lifecycle import gpus
 from ds01_spawner.lifecycle.gpus import MachineGpus
 from ds01_spawner.lifecycle.history import History, Idle, Kernels, Sample
-from ds01_spawner.lifecycle.meters import Meters, Watched, network_bytes, read_gpus
+from ds01_spawner.lifecycle.meters import GpuLoad, Meters, Watched, network_bytes, read_gpus
 
 from .machine import FIRST, INVENTORY, SECOND, WHOLE
 
@@ -224,29 +225,36 @@ class Nvml:
 
 
 def test_a_part_of_a_gpu_that_does_not_tell_is_busy_while_a_process_is_on_it():
-    found = read_gpus(Nvml({WHOLE.uuid: 0.25}, used=[FIRST.uuid]))
+    found = read_gpus(Nvml({WHOLE.uuid: 0.25}, used=[FIRST.uuid])).percent
     assert found[WHOLE.uuid] == 25
     assert found[FIRST.uuid] == 100
     assert found[SECOND.uuid] == 0
 
 
 def test_a_part_that_tells_is_as_busy_as_it_says_whatever_is_on_it():
-    assert read_gpus(Nvml({FIRST.uuid: 0.5}, used=[FIRST.uuid]))[FIRST.uuid] == 50
+    assert read_gpus(Nvml({FIRST.uuid: 0.5}, used=[FIRST.uuid])).percent[FIRST.uuid] == 50
 
 
 def test_a_part_whose_processes_cannot_be_read_is_not_idle():
-    assert SECOND.uuid not in read_gpus(Nvml(unasked={SECOND.uuid: "lost"}))
+    assert SECOND.uuid not in read_gpus(Nvml(unasked={SECOND.uuid: "lost"})).percent
 
 
 def test_a_whole_gpu_that_does_not_tell_is_not_idle():
-    assert WHOLE.uuid not in read_gpus(Nvml())
+    assert WHOLE.uuid not in read_gpus(Nvml()).percent
+
+
+def test_the_weight_is_that_of_the_devices_that_can_be_given():
+    well = (device for device in INVENTORY.devices if device.state is State.OK)
+    assert read_gpus(Nvml()).weight == sum(device.weight for device in well) > 1
+    lost = replace(WHOLE, state=State.LOST)
+    assert read_gpus(Nvml(inventory=Inventory((lost, FIRST)))).weight == FIRST.weight
 
 
 def test_a_driver_that_says_nothing_leaves_all_unknown(machine):
     found = read_gpus(Nvml(inventory=Inventory(problem="gone")))
-    assert found == {}
+    assert found == GpuLoad()
     machine.look(gpu=[WHOLE.uuid])
-    sample = machine.look(gpu=[WHOLE.uuid], percent=found)
+    sample = machine.look(gpu=[WHOLE.uuid], percent=found.percent)
     assert (sample.gpu_percent, sample.gpu_known) == (None, False)
 
 
@@ -272,20 +280,17 @@ def test_a_driver_that_hangs_is_waited_for_once_and_asked_again_when_it_answers(
     async def scene():
         loop = asyncio.get_running_loop()
         machine = MachineGpus(Hanging({WHOLE.uuid: 0.5}))
-        assert await machine.percent() == {}
+        assert await machine.load() == GpuLoad()
         began = loop.time()
-        assert await machine.percent() == {}
-        assert await machine.weight() == 0
+        assert await machine.load() == GpuLoad()
         assert loop.time() - began < 0.1
         answers.set()
         for _ in range(100):
-            if found := await machine.percent():
+            if (found := await machine.load()).percent:
                 break
             await asyncio.sleep(0.05)
-        assert found[WHOLE.uuid] == 50
+        assert found.percent[WHOLE.uuid] == 50
         assert len(asked) == 2
-        # Of those that can be given: what is cut, and what is not well, cannot.
-        assert await machine.weight() > 1
 
     asyncio.run(scene())
 
@@ -300,7 +305,7 @@ def test_a_driver_whose_library_fails_says_nothing_and_ends_no_look(caplog):
 
     async def scene():
         machine = MachineGpus(Failing())
-        return await machine.percent(), await machine.weight()
+        return await machine.load()
 
-    assert asyncio.run(scene()) == ({}, 0)
+    assert asyncio.run(scene()) == GpuLoad()
     assert "The GPUs could not be asked" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -14,7 +15,7 @@ from ds01_spawner.endings import Cause, Ending
 from ds01_spawner.lifecycle import words
 from ds01_spawner.lifecycle.decide import Reason, Rules, Stop
 from ds01_spawner.lifecycle.life import Memory
-from ds01_spawner.lifecycle.records import Course, Event, LifeRecords
+from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Course, Event, Kept, LifeRecords
 from ds01_spawner.store import Store
 
 NOW = datetime(2026, 6, 1, 8, 0, 0, 123456, tzinfo=timezone.utc)
@@ -82,14 +83,36 @@ def test_a_look_that_cannot_be_written_leaves_the_one_before(records):
 
 
 def test_a_wish_to_keep_a_server_lasts_until_its_time_and_can_change(records):
-    records.keep("1", "ada", "default", NOW + MINUTE, "ada")
-    records.keep("1", "ada", "default", NOW + 3 * MINUTE, "bob")
-    records.keep("2", "ada", "two", NOW + MINUTE, "ada")
+    records.keep(Kept("1", "ada", "default", ASKED, NOW + MINUTE, "ada"))
+    records.keep(Kept("1", "ada", "default", ASKED, NOW + 3 * MINUTE, "bob", NOW))
+    records.keep(Kept("2", "ada", "two", ASKED, NOW + MINUTE, "ada"))
     assert records.keeps(NOW) == {"1": NOW + 3 * MINUTE, "2": NOW + MINUTE}
     assert records.keeps(NOW + MINUTE) == {"1": NOW + 3 * MINUTE}
+    (found,) = records.kept(NOW)
+    assert found == Kept("1", "ada", "default", ASKED, NOW + 3 * MINUTE, "bob", NOW)
     assert records.end_keep("1")
     assert not records.end_keep("1")
     assert records.keeps(NOW) == {}
+
+
+def test_an_admins_protection_and_an_owners_wish_are_two_things(records):
+    records.keep(Kept("1", "ada", "default", ASKED, NOW + MINUTE, "ada"))
+    records.keep(Kept("1", "ada", "default", PROTECTED, NOW + 3 * MINUTE, "admin"))
+    assert records.keeps(NOW) == {"1": NOW + MINUTE}
+    assert records.keeps(NOW, PROTECTED) == {"1": NOW + 3 * MINUTE}
+    assert records.end_keep("1")
+    assert records.keeps(NOW, PROTECTED) == {"1": NOW + 3 * MINUTE}
+    assert records.end_keep("1", PROTECTED)
+    assert records.kept(NOW) == []
+
+
+def test_what_the_service_saw_of_a_keep_is_void_when_somebody_changes_it(records):
+    records.keep_courses([replace(course("1"), keep_until=NOW + MINUTE), course("2")])
+    records.keep(Kept("2", "ada", "default", ASKED, NOW + MINUTE, "ada"))
+    assert records.courses()[0].keep_until == NOW + MINUTE
+    records.keep(Kept("1", "ada", "default", ASKED, NOW + MINUTE, "ada"))
+    records.end_keep("1")
+    assert records.courses()[0].keep_until is None
 
 
 def test_a_reason_is_kept_until_it_is_forgotten_and_the_latest_counts(records, file):
@@ -125,6 +148,33 @@ def test_what_happened_is_told_newest_first_with_its_numbers(records):
 def test_an_event_without_a_time_is_of_now(records):
     records.tell(event())
     assert abs(records.events()[0].at - datetime.now(timezone.utc)) < MINUTE
+
+
+def test_events_can_be_chosen_and_read_in_pages(records):
+    for number in range(6):
+        kind, user = ("warned", "stopped")[number % 2], ("ada", "bob")[number // 3]
+        records.tell(event(kind, user, at=NOW + number * MINUTE, numbers={"n": number}))
+
+    def numbers(*args, **chosen):
+        return [each.numbers["n"] for each in records.events(*args, **chosen)]
+
+    assert numbers("ada", kind="warned") == [2, 0]
+    assert numbers(since=NOW + 4 * MINUTE) == [5, 4]
+    assert numbers(project="default", most=1) == [5]
+    assert numbers(project="other") == []
+    first = records.events(most=4)
+    assert numbers(before=first[-1].id) == [1, 0]
+    assert records.event_kinds() == ["stopped", "warned"]
+
+
+def test_of_each_user_only_so_many_events_are_kept(records, monkeypatch):
+    monkeypatch.setattr("ds01_spawner.lifecycle.records._MOST_EVENTS", 3)
+    for number in range(5):
+        records.tell(event(user="ada", at=NOW, numbers={"n": number}))
+    records.tell(event(user="bob", at=NOW))
+    records.forget_old(NOW)
+    assert [each.numbers["n"] for each in records.events("ada")] == [4, 3, 2]
+    assert len(records.events("bob")) == 1
 
 
 def test_it_is_told_whether_something_has_happened_since(records):
@@ -181,7 +231,7 @@ def test_of_several_that_write_at_once_none_is_refused(file):
         try:
             for step in range(10):
                 own.note_stop("same", f"{number}-{step}")
-                own.keep("same", "ada", "default", NOW + MINUTE, str(number))
+                own.keep(Kept("same", "ada", "default", ASKED, NOW + MINUTE, str(number)))
                 own.tell(event())
         except Exception as error:  # noqa: BLE001
             failed.append(error)

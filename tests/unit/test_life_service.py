@@ -22,7 +22,8 @@ from ds01_spawner.lifecycle import kernels, processes, service
 from ds01_spawner.lifecycle.decide import Reason
 from ds01_spawner.lifecycle.history import Kernels, Sample
 from ds01_spawner.lifecycle.hub import HubServer, HubSilent
-from ds01_spawner.lifecycle.records import Event, LifeRecords
+from ds01_spawner.lifecycle.meters import GpuLoad
+from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Event, Kept, LifeRecords
 from ds01_spawner.lifecycle.service import NONE_FREE, Service
 from ds01_spawner.names import container_name, project_of
 from ds01_spawner.policy import Lifecycle
@@ -92,6 +93,7 @@ class World:
         self.lifecycle = Lifecycle(grace=timedelta(0))
         self.gpu_percent: dict[str, float] = {}
         self.gpu_weight = 8.0
+        self.oom_kills: dict[str, int] = {}
         self.kernels = Kernels()
         #: What fails: a name of a part, or of a part and a user, -> what it raises.
         self.fails: dict[str, BaseException] = {}
@@ -110,7 +112,7 @@ class World:
             self,
             self.engine,
             "mine",
-            SimpleNamespace(percent=self.percent, weight=self.weight),
+            SimpleNamespace(load=self.load),
             self.rules_of,
             self.ask,
             self.records,
@@ -171,12 +173,9 @@ class World:
 
     # -- GPUs, policy, notebook servers
 
-    async def percent(self):
+    async def load(self):
         self.fail("gpus")
-        return self.gpu_percent
-
-    async def weight(self):
-        return self.gpu_weight
+        return GpuLoad(self.gpu_percent, self.gpu_weight)
 
     def rules_of(self, user, groups):
         # Of nobody, for what no server owns.
@@ -308,7 +307,7 @@ def test_who_asked_to_keep_a_server_is_warned_again_before_that_ends(world):
     world.live(29)
     assert len(world.warnings("ada")) == 2
     until = world.now + timedelta(hours=1)
-    world.records.keep("ada--0", "ada", "default", until, "ada")
+    world.records.keep(Kept("ada--0", "ada", "default", ASKED, until, "ada"))
     world.live(5)
     assert world.course("ada").keep_until == until
     at = stopped_at(world, "ada", 80)
@@ -317,11 +316,17 @@ def test_who_asked_to_keep_a_server_is_warned_again_before_that_ends(world):
     assert NOTICE <= at - world.warnings("ada")[2] <= 2 * NOTICE
 
 
-def test_a_protected_server_is_kept(world):
-    world.boxes = [Box("ada", labels={"ds01.protected": "true"})]
-    world.live(100)
-    assert world.stops == []
-    assert world.course("ada").stop_at is None
+def test_a_server_that_an_admin_protects_is_kept_until_that_ends(world):
+    world.lifecycle = replace(world.lifecycle, max_runtime=40 * MINUTE)
+    world.boxes = [Box("ada"), Box("bob", labels={"ds01.protected": "true"}, number=1)]
+    until = world.now + 100 * MINUTE
+    world.records.keep(Kept("ada--0", "ada", "default", PROTECTED, until, "admin"))
+    world.live(99)
+    # A label protects nobody.
+    assert [user for user, _ in world.stops] == ["bob"]
+    assert (world.course("ada").stop_at, world.warnings("ada")) == (None, [])
+    at = stopped_at(world, "ada", 30)
+    assert until + NOTICE <= at <= until + NOTICE + 2 * MINUTE
 
 
 def test_the_owner_sees_when_and_why_it_will_be_stopped(world):
@@ -338,6 +343,17 @@ def test_the_owner_sees_when_and_why_it_will_be_stopped(world):
     assert course.stop_at == world.now + 30 * MINUTE
     assert not course.is_warned
     assert course.cpu_percent == 50
+
+
+def test_memory_that_ran_out_is_told_once_and_not_what_was_before_the_first_look(world):
+    world.boxes = [Box("ada"), Box("bob", number=1)]
+    world.oom_kills = {"ada--0": 2, "bob--1": 0}
+    world.live(2)
+    assert world.records.events() == []
+    world.oom_kills["ada--0"] = 5
+    world.live(2)
+    (told,) = world.records.events()
+    assert (told.kind, told.user, told.numbers) == ("out-of-memory", "ada", {"kills": 3})
 
 
 # -- nothing that fails is idleness, or lets a server be stopped -----------------------------------

@@ -14,6 +14,7 @@ from ds01_spawner import spawner
 from ds01_spawner.errors import Refused
 from ds01_spawner.policy import Lifecycle
 from ds01_spawner.spawner import DS01Spawner
+from ds01_spawner.who import Requester
 
 ID = "c0ffee"
 
@@ -34,7 +35,7 @@ class Server:
         self.life_records = self
         self.reason: str | Exception = "after 30 minutes without activity"
         self.policy: Exception | None = None
-        monkeypatch.setattr(spawner, "requester", lambda _: by)
+        monkeypatch.setattr(spawner, "requester", lambda _: Requester(by, by))
         monkeypatch.setattr(spawner, "end_work", self.end_work)
         monkeypatch.setattr(spawner.engine, "stop", self.end)
 
@@ -66,7 +67,7 @@ class Server:
         self.done.append(("stop", container_id, grace_s))
 
     async def _bury(self, inspected, stopped_by, reason):
-        self.done.append(("bury", inspected["Id"], stopped_by, reason))
+        self.done.append(("bury", inspected["Id"], stopped_by.words, reason))
 
 
 def stopped(server, **how):

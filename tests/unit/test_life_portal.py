@@ -1,0 +1,231 @@
+"""The portal's pages and answers on servers' lives: what admins may do, and nobody else."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from urllib.parse import urlencode
+
+import docker.errors
+import pytest
+from jupyterhub.services.auth import HubOAuth
+from tornado.httpclient import AsyncHTTPClient
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from ds01_spawner.lifecycle.keeping import Keeping
+from ds01_spawner.lifecycle.life import Memory
+from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Course, Event, Kept, LifeRecords
+from ds01_spawner.portal import app
+from ds01_spawner.portal.look import Overview
+from ds01_spawner.portal.people import Person
+
+NOW = datetime.now(timezone.utc)
+HOUR = timedelta(hours=1)
+USER = ["access:services!service=ds01"]
+ADMIN = [*USER, "list:users"]
+
+
+class HubAuth(HubOAuth):
+    """A Hub that knows whoever names themselves."""
+
+    async def get_user(self, handler, *, sync=True):
+        name = handler.request.headers["Authorization"].partition(" ")[2]
+        scopes = ADMIN if name == "root" else USER
+        return {"name": name, "kind": "user", "scopes": scopes}
+
+    def check_xsrf_cookie(self, handler):
+        pass
+
+    def get_xsrf_token(self, *_):
+        return b"x"
+
+
+class Portal:
+    """The portal of a Hub with one running server, alice's ``vision``."""
+
+    prefix, hub_url, cookie_secret = "/services/ds01/", "/hub/", b"x" * 32
+
+    def __init__(self, records):
+        self.records = records
+        self.settings = SimpleNamespace(life_records=records)
+        self.keeping = Keeping(self.engine, "hub", records)
+        self.auth = HubAuth(
+            api_url="http://127.0.0.1:9/hub/api",
+            api_token="t",
+            base_url=self.prefix,
+            oauth_client_id="service-ds01",
+            access_scopes={USER[0]},
+        )
+
+    async def engine(self, method, name):
+        assert method == "inspect_container"
+        if name != "vision._.alice":
+            raise docker.errors.NotFound("no")
+        labels = {"ds01.user": "alice", "ds01.hub": "hub"}
+        return {"Id": "c1", "Config": {"Labels": labels}, "State": {"Running": True, "Pid": 0}}
+
+    async def find(self, name):
+        return Person(name, ())
+
+    async def kept(self):
+        return self.keeping.all_kept({"c1"}, NOW)
+
+    async def overview(self):
+        return Overview((), (), "slice", (), tuple(await self.kept()))
+
+    @asynccontextmanager
+    async def serving(self):
+        (listener,) = bind_sockets(0, "127.0.0.1")
+        server = HTTPServer(app.make_app(self, self, self))
+        server.add_socket(listener)
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}{self.prefix}"
+        yield self
+        server.stop()
+
+    async def ask(self, who, method, path, body=None):
+        return await AsyncHTTPClient().fetch(
+            self.url + path,
+            method=method,
+            headers={"Authorization": f"token {who}"},
+            body=body,
+            raise_error=False,
+            follow_redirects=False,
+            allow_nonstandard_methods=True,
+        )
+
+
+@pytest.fixture
+async def portal(tmp_path):
+    async with Portal(LifeRecords(tmp_path / "db")).serving() as portal:
+        yield portal
+
+
+async def test_an_admin_sees_what_is_kept_and_ends_it(portal):
+    records = portal.records
+    records.keep(Kept("c1", "alice", "vision", ASKED, NOW + HOUR, "alice", NOW))
+    answer = await portal.ask("root", "GET", "api/kept")
+    (kept,) = json.loads(answer.body)["servers"]
+    assert (kept["user"], kept["project"], kept["kind"]) == ("alice", "vision", "asked")
+    assert datetime.fromisoformat(kept["until"].replace("Z", "+00:00")) == NOW + HOUR
+    assert kept["by"] == "alice"
+
+    for _ in range(2):
+        answer = await portal.ask("root", "DELETE", "api/users/alice/servers/vision/keep")
+    assert (answer.code, records.kept(NOW)) == (404, [])
+    assert (records.events("alice")[0].kind, records.events("alice")[0].by) == (
+        "keep-ended",
+        "root",
+    )
+
+
+async def test_an_admin_protects_a_server_until_a_time_or_until_that_is_ended(portal):
+    path = "api/users/alice/servers/vision/protection"
+    answer = await portal.ask("root", "POST", path, json.dumps({"hours": 48}))
+    assert answer.code == 204, answer.body
+    assert portal.records.keeps(NOW, PROTECTED)["c1"] - NOW > 47 * HOUR
+    assert (await portal.ask("root", "DELETE", path)).code == 204
+    assert portal.records.kept(NOW) == []
+    for body in ({}, {"hours": -1}, {"hours": 1e9}, {"days": 1}):
+        assert (await portal.ask("root", "POST", path, json.dumps(body))).code == 400
+    missing = path.replace("vision", "other")
+    assert (await portal.ask("root", "POST", missing, json.dumps({"hours": 1}))).code == 404
+
+
+async def test_the_admins_page_lists_ends_and_protects(portal):
+    records = portal.records
+    records.keep(Kept("c1", "alice", "vision", ASKED, NOW + HOUR, "alice"))
+    page = (await portal.ask("root", "GET", "admin")).body.decode()
+    assert "End it for alice / vision" in page
+    assert "kept by alice" in page
+
+    which = {"user": "alice", "project": "vision"}
+    done = await portal.ask("root", "POST", "kept/end", urlencode({**which, "kind": ASKED}))
+    assert (done.code, records.kept(NOW)) == (303, [])
+    assert "No server is kept now." in (await portal.ask("root", "GET", "admin")).body.decode()
+
+    done = await portal.ask("root", "POST", "protect", urlencode({**which, "days": 7}))
+    assert (done.code, [kept.kind for kept in records.kept(NOW)]) == (303, [PROTECTED])
+    for days in ("0", "366", "-1", "x", "", "1.5", "9" * 5000):
+        bad = await portal.ask("root", "POST", "protect", urlencode({**which, "days": days}))
+        assert bad.code == 400
+        assert "1 to 365 days" in bad.body.decode()
+
+
+async def test_a_file_that_keeps_a_server_has_no_button(portal):
+    memory = Memory(NOW, NOW, NOW)
+    portal.records.keep_courses([Course("c1", "alice", "vision", memory, keep_until=NOW + HOUR)])
+    page = (await portal.ask("root", "GET", "admin")).body.decode()
+    assert "<code>.keep-alive</code>" in page
+    assert "until its owner removes the file" in page
+    assert "kept/end" not in page
+
+
+def tell(portal, *whose, kind="warned"):
+    for number, user in enumerate(whose):
+        why = f"number {number} of {user}"
+        portal.records.tell(Event(kind, user, "vision", "ds01-culler", why))
+
+
+async def page_of_events(portal, who, path):
+    answer = await portal.ask(who, "GET", path)
+    assert answer.code == 200, answer.body
+    page = html.unescape(answer.body.decode())
+    older = re.search(r'href="[^"]*/(events[^"]*)">Older', page)
+    return re.findall(r"number (\d+) of (\w+)", page), older[1] if older else ""
+
+
+async def test_everybody_reads_their_own_events_in_pages(portal):
+    tell(portal, *["alice"] * 230, "bob")
+    path, seen = "events", []
+    while path:
+        found, path = await page_of_events(portal, "alice", path)
+        assert len(found) <= 100
+        seen += found
+    assert seen == [(str(number), "alice") for number in reversed(range(230))]
+    # What only admins may ask for changes nothing.
+    found, older = await page_of_events(portal, "bob", "events?all=yes&user=alice&kind=warned")
+    assert (found, older) == ([("230", "bob")], "")
+    for before in ("x", "-1", "9" * 30, "1.5"):
+        assert (await portal.ask("bob", "GET", f"events?before={before}")).code == 400
+
+
+async def test_an_admin_chooses_whose_events_and_which(portal):
+    tell(portal, *["alice"] * 120, *["bob"] * 3)
+    tell(portal, "bob", kind="stopped")
+    found, older = await page_of_events(portal, "root", "events?all=yes")
+    assert (len(found), found[0]) == (100, ("0", "bob"))
+    found, older = await page_of_events(portal, "root", "events?all=yes&user=bob&kind=warned")
+    assert [user for _, user in found] == ["bob"] * 3
+    found, older = await page_of_events(portal, "root", "events?all=yes&user=alice&kind=")
+    found, older = await page_of_events(portal, "root", older)
+    assert (len(found), {user for _, user in found}, older) == (20, {"alice"}, "")
+    page = (await portal.ask("root", "GET", "events?all=yes&user=cyd")).body.decode()
+    assert "Nothing like that." in page
+    assert "<option>stopped</option>" in page
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "api/kept"),
+        ("GET", "admin"),
+        ("DELETE", "api/users/alice/servers/vision/keep"),
+        ("POST", "api/users/alice/servers/vision/protection"),
+        ("DELETE", "api/users/alice/servers/vision/protection"),
+        ("POST", "kept/end"),
+        ("POST", "protect"),
+    ],
+)
+async def test_nobody_but_an_admin_sees_or_changes_what_others_keep(portal, method, path):
+    portal.records.keep(Kept("c1", "alice", "vision", ASKED, NOW + HOUR, "alice"))
+    before = portal.records.kept(NOW)
+    for who in ("alice", "bob"):
+        answer = await portal.ask(who, method, path, "{}" if method == "POST" else None)
+        assert answer.code == 403
+        assert "vision" not in answer.body.decode()
+    assert portal.records.kept(NOW) == before
