@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -32,16 +31,21 @@ from .cgroups.limits import SliceError, SliceLimits
 from .cgroups.memory import oom_kills
 from .cgroups.slices import choose_slices
 from .cgroups.user_slices import UserSlices
+from .changes import read_changes
 from .choices import gpu_choices, image_choices, standing
 from .errors import Refused
 from .form import render_form
 from .gpus.devices import Device
 from .images import shelf
 from .images.shelf import Shelf, UserImage
+from .lifecycle import words
+from .lifecycle.leaving import keep_files
 from .lifecycle.processes import end_work
+from .lifecycle.records import Event
 from .names import DEFAULT_PROJECT, container_name, project_of
 from .options import Choices, SpawnOptions, parse_options, read_form
 from .policy import Folder, Lifecycle, Limits, Share, this_machine
+from .policy.units import utc_now
 from .pulls import Pulls
 from .readiness import LaunchSlots
 from .settings import CULLER, DS01Settings
@@ -420,11 +424,15 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         found = await engine.patiently(self.inspect_own)
         if found is None:
             return
-        reason = ""
-        if stopped_by == f"the service {CULLER}":
-            reason = await self._why_culled(found["Id"])
+        is_culled = stopped_by == f"the service {CULLER}"
+        reason = await self._why_culled(found["Id"]) if is_culled else ""
         if not now and found["State"]["Running"]:
-            await end_work(found["Id"], found["State"]["Pid"], self._grace_of_work())
+            lifecycle = self._lifecycle()
+            await end_work(found["Id"], found["State"]["Pid"], lifecycle.stop_grace)
+            if is_culled and lifecycle.rescue_bytes:
+                # What the work has written at its end is kept, too.
+                told = await self._keep_files(found, lifecycle.rescue_bytes)
+                reason += told if reason else ""
         await engine.stop(self.docker, found["Id"], 0 if now else self.stop_grace_s)
         ended = await engine.patiently(self.inspect_own)
         await self._bury(ended or found, stopped_by=stopped_by, reason=reason)
@@ -438,13 +446,31 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             self.log.warning("Cannot read why %s is stopped: %s", self._log_name, error)
             return ""
 
-    def _grace_of_work(self) -> timedelta:
-        """Return how long what computes in the server has to end."""
+    def _lifecycle(self) -> Lifecycle:
+        """Return what the policy says of a stop."""
         try:
-            return self.share().resolved.limits.lifecycle.stop_grace
+            return self.share().resolved.limits.lifecycle
         except Refused:
             # A stop needs no policy.
-            return Lifecycle().stop_grace
+            return Lifecycle()
+
+    async def _keep_files(self, running: dict[str, Any], most_bytes: int) -> str:
+        """Keep files that would go with the server; return what its owner is told of them."""
+        changed = partial(self.in_thread, read_changes, self.client)
+        try:
+            kept = await keep_files(self.docker, changed, running, most_bytes, utc_now())
+        except (Refused, OSError, *engine.UNREACHABLE) as error:
+            self.log.warning("The files of %s cannot be kept: %s", self._log_name, error)
+            return words.NOT_KEPT
+        told = words.kept(kept)
+        if told:
+            why = f"{told.removeprefix('. ')}."
+            event = Event("rescued", self.user.name, self.project, CULLER, why)
+            try:
+                await self.in_thread(self.life_records.tell, event)
+            except SQLAlchemyError as error:
+                self.log.warning("What was kept of %s is not noted: %s", self._log_name, error)
+        return told
 
     async def _bury(
         self, inspected: dict[str, Any], stopped_by: str | None, reason: str = ""
