@@ -277,7 +277,7 @@ def _copy(file: File, place: Path, room: int, deadline: float, root: Path) -> in
             with open(copy, "wb", buffering=0) as written:
                 return _copied(source, written, room, deadline)
         except OSError:
-            _remove(target)
+            _remove(Path(target), place.parent)
             raise
 
 
@@ -298,11 +298,13 @@ def _copied(source: FileIO, copy: FileIO, room: int, deadline: float) -> int:
     return size
 
 
-def _remove(target: str) -> None:
-    """Remove half a copy, and directories that are empty without it."""
+def _remove(target: Path, last: Path) -> None:
+    """Remove half a copy, and directories that are empty without it, up to the last one."""
     with suppress(OSError):
-        os.unlink(target)
-        os.removedirs(os.path.dirname(target))
+        target.unlink()
+        while target != last:
+            target = target.parent
+            target.rmdir()
 
 
 if __name__ == "__main__":
