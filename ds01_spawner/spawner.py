@@ -1,7 +1,7 @@
 """DS01Spawner: the life cycle of one server, as the Hub drives it.
 
 Decisions are made elsewhere (`options`, `policy`, `containers`, `endings`), and the steps of a
-start stand in `start`; here is what the Hub may ask of a server at any time.
+start and a stop stand in `start` and `stop`; here is what the Hub may ask of a server at any time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 from dockerspawner import DockerSpawner
 from jupyterhub import orm
 from jupyterhub.utils import url_path_join
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from traitlets import Bunch, default, validate
 
@@ -31,26 +30,20 @@ from .cgroups.limits import SliceError, SliceLimits
 from .cgroups.memory import oom_kills
 from .cgroups.slices import choose_slices
 from .cgroups.user_slices import UserSlices
-from .changes import read_changes
 from .choices import gpu_choices, image_choices, standing
 from .errors import Refused
 from .form import render_form
 from .gpus.devices import Device
 from .images import shelf
 from .images.shelf import Shelf, UserImage
-from .lifecycle import words
-from .lifecycle.leaving import keep_files
-from .lifecycle.processes import end_work
-from .lifecycle.records import Event
 from .names import DEFAULT_PROJECT, container_name, project_of
 from .options import Choices, SpawnOptions, parse_options, read_form
-from .policy import Folder, Lifecycle, Limits, Share, this_machine
-from .policy.units import utc_now
+from .policy import Folder, Limits, Share, this_machine
 from .pulls import Pulls
 from .readiness import LaunchSlots
-from .settings import CULLER, DS01Settings
+from .settings import DS01Settings
 from .start import Start
-from .who import requester
+from .stop import Stop
 from .workspaces import Workspaces
 
 #: The server whose form was just submitted, with its fields: JupyterHub shows a refused form again
@@ -376,7 +369,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         if found["State"]["Running"]:
             await self._follow_policy()
             return None
-        await self._bury(found, stopped_by=None)
+        await self.bury(found, stopped_by=None)
         return int(found["State"]["ExitCode"])
 
     async def _follow_policy(self) -> None:
@@ -419,60 +412,10 @@ class DS01Spawner(DS01Settings, DockerSpawner):
     # -- stop ----------------------------------------------------------------------------------
 
     async def stop(self, now: bool = False) -> None:
-        """Stop the server, remember how it ended, and remove its container."""
-        stopped_by = requester(self.user.name)
-        found = await engine.patiently(self.inspect_own)
-        if found is None:
-            return
-        is_culled = stopped_by == f"the service {CULLER}"
-        reason = await self._why_culled(found["Id"]) if is_culled else ""
-        if not now and found["State"]["Running"]:
-            lifecycle = self._lifecycle()
-            await end_work(found["Id"], found["State"]["Pid"], lifecycle.stop_grace)
-            if is_culled and lifecycle.rescue_bytes:
-                # What the work has written at its end is kept, too.
-                told = await self._keep_files(found, lifecycle.rescue_bytes)
-                reason += told if reason else ""
-        await engine.stop(self.docker, found["Id"], 0 if now else self.stop_grace_s)
-        ended = await engine.patiently(self.inspect_own)
-        await self._bury(ended or found, stopped_by=stopped_by, reason=reason)
+        """Stop the server, remember how it ended, and remove its container; see `Stop.run`."""
+        await Stop(self).run(now)
 
-    async def _why_culled(self, container_id: str) -> str:
-        """Return why the service stops this server; empty if it has not said."""
-        try:
-            return str(await self.in_thread(self.life_records.stop_reason, container_id))
-        except SQLAlchemyError as error:
-            # A stop needs no reason.
-            self.log.warning("Cannot read why %s is stopped: %s", self._log_name, error)
-            return ""
-
-    def _lifecycle(self) -> Lifecycle:
-        """Return what the policy says of a stop."""
-        try:
-            return self.share().resolved.limits.lifecycle
-        except Refused:
-            # A stop needs no policy.
-            return Lifecycle()
-
-    async def _keep_files(self, running: dict[str, Any], most_bytes: int) -> str:
-        """Keep files that would go with the server; return what its owner is told of them."""
-        changed = partial(self.in_thread, read_changes, self.client)
-        try:
-            kept = await keep_files(self.docker, changed, running, most_bytes, utc_now())
-        except (Refused, OSError, *engine.UNREACHABLE) as error:
-            self.log.warning("The files of %s cannot be kept: %s", self._log_name, error)
-            return words.NOT_KEPT
-        told = words.kept(kept)
-        if told:
-            why = f"{told.removeprefix('. ')}."
-            event = Event("rescued", self.user.name, self.project, CULLER, why)
-            try:
-                await self.in_thread(self.life_records.tell, event)
-            except SQLAlchemyError as error:
-                self.log.warning("What was kept of %s is not noted: %s", self._log_name, error)
-        return told
-
-    async def _bury(
+    async def bury(
         self, inspected: dict[str, Any], stopped_by: str | None, reason: str = ""
     ) -> None:
         """Remember how a server ended, then remove its container, whatever comes of the first."""

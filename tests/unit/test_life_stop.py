@@ -12,7 +12,7 @@ import pytest
 import requests.exceptions
 from sqlalchemy.exc import OperationalError
 
-from ds01_spawner import spawner
+from ds01_spawner import stop
 from ds01_spawner.errors import Refused
 from ds01_spawner.lifecycle import words
 from ds01_spawner.lifecycle.leaving import Files, Kept
@@ -27,9 +27,6 @@ class Server:
     """What of a spawner a stop needs; it keeps what was done, in its order."""
 
     stop = DS01Spawner.stop
-    _why_culled = DS01Spawner._why_culled
-    _lifecycle = DS01Spawner._lifecycle
-    _keep_files = DS01Spawner._keep_files
     project = "vision"
     client = None
 
@@ -45,10 +42,10 @@ class Server:
         self.rescue_bytes = 1 << 20
         self.kept: Kept | Exception = Kept("rescued/now", 0, 0, Files())
         self.told: list[Event] = []
-        monkeypatch.setattr(spawner, "keep_files", self.keep_files)
-        monkeypatch.setattr(spawner, "requester", lambda _: by)
-        monkeypatch.setattr(spawner, "end_work", self.end_work)
-        monkeypatch.setattr(spawner.engine, "stop", self.end)
+        monkeypatch.setattr(stop, "keep_files", self.keep_files)
+        monkeypatch.setattr(stop, "requester", lambda _: by)
+        monkeypatch.setattr(stop, "end_work", self.end_work)
+        monkeypatch.setattr(stop.engine, "stop", self.end)
 
     async def inspect_own(self):
         if self.running is None:
@@ -87,7 +84,7 @@ class Server:
     async def end(self, _docker, container_id, grace_s):
         self.done.append(("stop", container_id, grace_s))
 
-    async def _bury(self, inspected, stopped_by, reason):
+    async def bury(self, inspected, stopped_by, reason):
         self.done.append(("bury", inspected["Id"], stopped_by, reason))
 
 
