@@ -181,10 +181,10 @@ async def find_files(docker_call: Docker, changed: Changed, container: Mapping[s
     Refused
         As `inside.ask`.
     """
-    changes = await changed(container["Id"])
-    if not (changes.added or changes.modified):
-        return Files(is_complete=changes.is_complete)
-    command = [_COMMAND, "list", *_arguments(changes)]
+    arguments = _arguments(await changed(container["Id"]), container)
+    if not arguments:
+        return Files()
+    command = [_COMMAND, "list", *arguments]
     return await inside.ask(docker_call, container, command, _read_files, about=_ABOUT)
 
 
@@ -234,16 +234,26 @@ async def _keep_files(
     most_bytes: int,
     place: str,
 ) -> Kept:
-    changes = await changed(container["Id"])
-    command = [_COMMAND, "keep", place, str(most_bytes), str(_COPY_S), *_arguments(changes)]
+    arguments = _arguments(await changed(container["Id"]), container)
+    command = [_COMMAND, "keep", place, str(most_bytes), str(_COPY_S), *arguments]
     read = partial(_read_kept, f"rescued/{place}")
     return await inside.ask(docker_call, container, command, read, about=_ABOUT, patience_s=_KEEP_S)
 
 
-def _arguments(changes: Changes) -> list[str]:
-    """Return changes as ``ds01_launch.leaving`` takes them."""
-    said = [f"A{path}" for path in changes.added] + [f"C{path}" for path in changes.modified]
-    return said if changes.is_complete else [*said, "!"]
+def _arguments(changes: Changes, container: Mapping[str, Any]) -> list[str]:
+    """Return what has changed as ``ds01_launch.leaving`` takes it."""
+    # An image's own volumes are new with each server, and go with it.
+    volumes = (
+        mount["Destination"]
+        for mount in container.get("Mounts") or ()
+        if mount.get("Type") == "volume" and mount.get("RW")
+    )
+    return [
+        *(f"A{path}" for path in changes.added),
+        *(f"C{path}" for path in changes.modified),
+        *(f"V{path}" for path in volumes),
+        *(() if changes.is_complete else ("!",)),
+    ]
 
 
 async def _known(asked: Awaitable[Any]) -> Any:

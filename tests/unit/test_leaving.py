@@ -103,16 +103,21 @@ def test_only_regular_files_of_ones_own_are_told_of(tmp_path):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root mounts")
-def test_another_file_system_does_not_go(tmp_path):
+def test_what_is_mounted_does_not_go_but_a_volume(tmp_path):
     write(tmp_path, "/data/mine")
-    mounted = tmp_path / "data/mounted"
-    mounted.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "none", mounted], check=True)
+    write(tmp_path, "/shared/theirs")
+    volume, folder = tmp_path / "data/a volume", tmp_path / "data/a volume/folder"
+    volume.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", volume], check=True)
     try:
-        write(tmp_path, "/data/mounted/theirs")
-        assert paths(tmp_path, "A/data", "A/data/mounted/theirs") == ["/data/mine"]
+        write(tmp_path, "/data/a volume/results")
+        folder.mkdir()
+        # On the same disk as what it lies in, as far as a program sees.
+        subprocess.run(["mount", "--bind", tmp_path / "shared", folder], check=True)
+        assert paths(tmp_path, "A/data", "A/data/a volume/results") == ["/data/mine"]
+        assert paths(tmp_path, "V/data/a volume") == ["/data/a volume/results"]
     finally:
-        subprocess.run(["umount", mounted], check=True)
+        subprocess.run(["umount", "--recursive", volume], check=True)
 
 
 def test_a_name_that_is_no_text_is_found_as_docker_writes_it(tmp_path):
@@ -295,6 +300,11 @@ CONTAINER = {
         "User": "1000:1000",
     },
     "State": {"Running": True},
+    "Mounts": [
+        {"Type": "volume", "Destination": "/opt/ds01", "RW": False},
+        {"Type": "bind", "Destination": "/workspace", "RW": True},
+        {"Type": "volume", "Destination": "/data", "RW": True},
+    ],
 }
 
 
@@ -342,12 +352,13 @@ async def test_packages_and_files_are_told(monkeypatch):
     assert [each["name"] for each in seen.packages] == ["toolz"]
     assert seen.files == Files((LeftFile("/tmp/a", 5),), 3, 9, True)
     assert seen.image_is_own
-    assert asked.commands[-1] == ["ds01_launch.leaving", "list", "A/tmp/a", "C/srv/b"]
+    assert asked.commands[-1] == ["ds01_launch.leaving", "list", "A/tmp/a", "C/srv/b", "V/data"]
 
 
 async def test_a_server_in_which_nothing_has_changed_is_not_asked(monkeypatch):
     asked = Asked(monkeypatch, installed=[])
     asked.changes = Changes()
+    monkeypatch.setitem(CONTAINER, "Mounts", [])
     assert (await asked.look()).files == Files()
 
 

@@ -7,6 +7,7 @@ nothing here can read or write what its user could not.
 import errno
 import json
 import os
+import re
 import signal
 import stat
 import sys
@@ -42,7 +43,9 @@ _CACHES = frozenset(
 _TEMPORARY_PLACES = ("/tmp", "/var/tmp")
 _WORKING = (
     *("ds01-server-", "ds01-temporary-", "hsperfdata_", "ipykernel_", "matplotlib-"),
-    *("node-compile-cache", "npm-", "pip-", "tmux-", "torchinductor_"),
+    *("node-compile-cache", "npm-", "torchinductor_"),
+    *("pip-build-", "pip-ephem-", "pip-install-", "pip-metadata-", "pip-modern-metadata-"),
+    *("pip-req-", "pip-standalone-", "pip-unpack-", "pip-wheel-"),
 )
 #: In the root of an environment of Python's or conda's: all below it are packages.
 _ENVIRONMENT_MARKS = ("conda-meta", "pyvenv.cfg")
@@ -77,8 +80,9 @@ class Found:
 def main(arguments: Sequence[str]) -> int:
     """Print as JSON what is found (``list``), or was kept (``keep <folder> <bytes> <seconds>``).
 
-    After that come paths, each with the letter of Docker's ``diff`` before it: A for what is new, a
-    directory with all below it, C for what has changed, and ``!`` if there are more.
+    After that come paths, each with a letter before it, the first two as in Docker's ``diff``: A
+    for what is new, a directory with all below it; C for what has changed; V for a volume that goes
+    with the server. ``!`` says that there are more.
     """
     command, *rest = arguments
     if command == "keep":
@@ -117,20 +121,32 @@ def found(paths: Sequence[str], deadline: float, root: Path = Path("/")) -> Foun
     deadline
         By the monotonic clock; what is not found by then is left out.
     """
-    what = Found()
-    for looked_at, entry in enumerate(_entries(paths, root, what)):
+    what, mounts = Found(), _mounts()
+    for looked_at, path in enumerate(_entries(paths, root, mounts, what)):
         if looked_at >= _MOST_ENTRIES or time.monotonic() > deadline:
             what.is_complete = False
             break
-        if file := _own_file(entry, root):
+        if _at(root, path) not in mounts and (file := _own_file(path, root)):
             what.files.append(file)
     return what
 
 
-def _entries(paths: Sequence[str], root: Path, what: Found) -> Iterator[str]:
+def _mounts() -> frozenset[str]:
+    """Return where something is mounted, which does not go."""
+    lines = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
+    # Source: proc(5), /proc/pid/mountinfo: the fifth field, with octal escapes.
+    return frozenset(
+        re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), line.split(" ")[4])
+        for line in lines
+    )
+
+
+def _entries(
+    paths: Sequence[str], root: Path, mounts: frozenset[str], what: Found
+) -> Iterator[str]:
     """Yield all paths, and those below new directories, without what is left out."""
     for letter, path in ((text[:1], text[1:]) for text in paths):
-        if letter not in ("A", "C"):
+        if letter not in ("A", "C", "V"):
             what.is_complete = False
             continue
         try:
@@ -141,21 +157,23 @@ def _entries(paths: Sequence[str], root: Path, what: Found) -> Iterator[str]:
         above = [str(each) for each in reversed(Path(path).parents)][1:]
         if any(_is_left_out(each, root) for each in above):
             continue
+        # A volume is mounted itself, and goes all the same.
+        others = mounts - {_at(root, path)} if letter == "V" else mounts
+        if any(_at(root, each) in others for each in above):
+            continue
         yield path
-        if letter == "A":
-            yield from _below(path, root, what)
+        if letter != "C":
+            yield from _below(path, root, others, what)
 
 
-def _below(path: str, root: Path, what: Found) -> Iterator[str]:
+def _below(path: str, root: Path, mounts: frozenset[str], what: Found) -> Iterator[str]:
     waiting = [path]
     while waiting:
         directory = waiting.pop()
         try:
             here = os.lstat(_at(root, directory))
-            if not stat.S_ISDIR(here.st_mode) or _is_left_out(directory, root):
-                continue
-            # Another file system is a mount: what lies there does not go.
-            if here.st_dev != os.stat(root).st_dev:
+            is_left_out = _at(root, directory) in mounts or _is_left_out(directory, root)
+            if not stat.S_ISDIR(here.st_mode) or is_left_out:
                 continue
             with os.scandir(_at(root, directory)) as entries:
                 for entry in entries:
@@ -163,8 +181,8 @@ def _below(path: str, root: Path, what: Found) -> Iterator[str]:
                     yield below
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(below)
-        except FileNotFoundError:
-            # It has gone meanwhile.
+        except (FileNotFoundError, PermissionError):
+            # It has gone meanwhile, or is not the user's.
             continue
         except OSError:
             what.is_complete = False
@@ -186,7 +204,7 @@ def _own_file(path: str, root: Path) -> File | None:
         status = os.lstat(_at(root, path))
     except OSError:
         return None
-    is_own = status.st_uid == os.getuid() and status.st_dev == os.stat(root).st_dev
+    is_own = status.st_uid == os.getuid()
     if not (is_own and stat.S_ISREG(status.st_mode) and status.st_size):
         return None
     return File(path, status.st_size, status.st_mtime)
