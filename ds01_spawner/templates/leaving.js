@@ -112,9 +112,9 @@ window.ds01AskBeforeStop = (() => {
 
   // -- what is done --
 
-  // Returns what there is to tell afterwards. With a problem, the box is off: the next Stop stops.
-  async function keep(portal, packages) {
-    const done = [];
+  // Adds to `done` what there is to tell afterwards. With a problem, its box is off: the next Stop
+  // goes on without it.
+  async function keep(portal, packages, done) {
     if (part("save").checked) {
       part("save").checked = false;
       doing("Saving the packages …");
@@ -135,12 +135,12 @@ window.ds01AskBeforeStop = (() => {
         const lines = missed.named.slice(0, MOST_NAMED).map(named);
         lines.push(more(missed.number - lines.length, missed.is_complete));
         const why = kept.problem ? ` (${kept.problem})` : "";
-        const where = kept.number ? ` The others are in ${kept.place}.` : "";
-        throw new Error(`Not kept${why}: ${lines.filter(Boolean).join(", ")}.${where}`);
+        if (kept.number) done.push(`Files are in ${kept.place}.`);
+        const all = kept.number ? "Not all is kept" : "Nothing is kept";
+        throw new Error(`${all}${why}: ${lines.filter(Boolean).join(", ")}.`);
       }
-      done.push(`The files are in ${kept.place}.`);
+      if (kept.number) done.push(`The files are in ${kept.place}.`);
     }
-    return done.join(" ");
   }
 
   // Resolves to null for a server that is to run on, and else to what there is to tell of its stop.
@@ -157,7 +157,7 @@ window.ds01AskBeforeStop = (() => {
 
     let portal = null;
     let packages = [];
-    let told = "";
+    const done = [];
     // What comes later is not for the dialog about another server.
     let isOpen = true;
     const closed = new Promise((resolve) => {
@@ -172,7 +172,7 @@ window.ds01AskBeforeStop = (() => {
       event.preventDefault();
       part("problem").hidden = true;
       try {
-        told = await keep(portal, packages);
+        await keep(portal, packages, done);
         if (isOpen) dialog.close("stop");
       } catch (error) {
         if (!isOpen) return;
@@ -198,6 +198,6 @@ window.ds01AskBeforeStop = (() => {
     }
     const isToStop = await closed;
     portal?.close();
-    return isToStop ? told : null;
+    return isToStop ? done.join(" ") : null;
   };
 })();
