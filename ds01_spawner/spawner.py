@@ -1,7 +1,7 @@
 """DS01Spawner: the life cycle of one server, as the Hub drives it.
 
 Decisions are made elsewhere (`options`, `policy`, `containers`, `endings`), and the steps of a
-start stand in `start`; here is what the Hub may ask of a server at any time.
+start and a stop stand in `start` and `stop`; here is what the Hub may ask of a server at any time.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from dockerspawner import DockerSpawner
 from jupyterhub import orm
 from jupyterhub.utils import url_path_join
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from traitlets import Bunch, default, validate
 
@@ -39,16 +37,16 @@ from .gpus.devices import Device
 from .images import shelf
 from .images.shelf import Shelf, UserImage
 from .lifecycle import diary
-from .lifecycle.processes import end_work
 from .lifecycle.records import Event
 from .names import DEFAULT_PROJECT, container_name, project_of
 from .options import Choices, SpawnOptions, parse_options, read_form
-from .policy import Folder, Lifecycle, Limits, Share, this_machine
+from .policy import Folder, Limits, Share, this_machine
 from .pulls import Pulls
 from .readiness import LaunchSlots
-from .settings import CULLER, DS01Settings
+from .settings import DS01Settings
 from .start import Start
-from .who import Requester, requester
+from .stop import Stop
+from .who import Requester
 from .workspaces import Workspaces
 
 #: The server whose form was just submitted, with its fields: JupyterHub shows a refused form again
@@ -374,7 +372,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         if found["State"]["Running"]:
             await self._follow_policy()
             return None
-        await self._bury(found, stopped_by=None)
+        await self.bury(found, stopped_by=None)
         return int(found["State"]["ExitCode"])
 
     async def _follow_policy(self) -> None:
@@ -417,38 +415,10 @@ class DS01Spawner(DS01Settings, DockerSpawner):
     # -- stop ----------------------------------------------------------------------------------
 
     async def stop(self, now: bool = False) -> None:
-        """Stop the server, remember how it ended, and remove its container."""
-        stopped_by = requester(self.user.name)
-        found = await engine.patiently(self.inspect_own)
-        if found is None:
-            return
-        reason = ""
-        if stopped_by.words == f"the service {CULLER}":
-            reason = await self._why_culled(found["Id"])
-        if not now and found["State"]["Running"]:
-            await end_work(found["Id"], found["State"]["Pid"], self._grace_of_work())
-        await engine.stop(self.docker, found["Id"], 0 if now else self.stop_grace_s)
-        ended = await engine.patiently(self.inspect_own)
-        await self._bury(ended or found, stopped_by=stopped_by, reason=reason)
+        """Stop the server, remember how it ended, and remove its container; see `Stop.run`."""
+        await Stop(self).run(now)
 
-    async def _why_culled(self, container_id: str) -> str:
-        """Return why the service stops this server; empty if it has not said."""
-        try:
-            return str(await self.in_thread(self.life_records.stop_reason, container_id))
-        except SQLAlchemyError as error:
-            # A stop needs no reason.
-            self.log.warning("Cannot read why %s is stopped: %s", self._log_name, error)
-            return ""
-
-    def _grace_of_work(self) -> timedelta:
-        """Return how long what computes in the server has to end."""
-        try:
-            return self.share().resolved.limits.lifecycle.stop_grace
-        except Refused:
-            # A stop needs no policy.
-            return Lifecycle().stop_grace
-
-    async def _bury(
+    async def bury(
         self, inspected: dict[str, Any], stopped_by: Requester | None, reason: str = ""
     ) -> None:
         """Remember how a server ended, then remove its container, whatever comes of the first."""

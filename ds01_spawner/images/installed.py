@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
-import json
-import ssl
-import struct
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Any
-from weakref import WeakValueDictionary
 
-from .. import runtime
+from .. import inside
 from ..engine import Docker
-from ..errors import Refused
 from .recipe import requirement
 
-_COMMAND = [f"{runtime.MOUNT}/bin/python3", "-I", "-X", "utf8", "-m", "ds01_launch.installed"]
-#: Seconds for an answer; the command itself gives up earlier.
-_PATIENCE_S = 30.0
-#: Seconds for an earlier question of the same user's to be over.
-_PATIENCE_FOR_A_TURN_S = 5.0
-#: Bytes of what comes from a container.
-_LARGEST_ANSWER = 1 << 20
-_AT_ONCE = 1 << 16
 _MOST = 1000
-#: Which stream, and how many bytes of it follow. Source: Docker's API, "Attach to a container".
-_FRAME = struct.Struct(">BxxxL")
-_STDOUT = 1
-
-_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 
 async def read_installed(docker_call: Docker, container: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the packages: ``name``, ``version``, ``requested``.
 
-    One that no recipe could name, such as by an odd version, is left out. A user's servers are
-    asked one after the other: each question leaves a process in there if it is not answered.
+    One that no recipe could name, such as by an odd version, is left out.
 
     Parameters
     ----------
@@ -47,39 +25,21 @@ async def read_installed(docker_call: Docker, container: Mapping[str, Any]) -> l
     Raises
     ------
     Refused
-        503 if it gives no usable answer, as what runs in there is its owner's; 429 if another one
-        of the same user's is being asked.
+        As `inside.ask`.
     """
-    turn = _turns.setdefault(container["Config"]["Labels"]["ds01.user"], asyncio.Lock())
-    try:
-        await asyncio.wait_for(turn.acquire(), _PATIENCE_FOR_A_TURN_S)
-    except asyncio.TimeoutError:
-        raise Refused(
-            "A server of yours is being asked already what was installed in it. Try again in a "
-            "minute.",
-            reason="image",
-            status_code=429,
-        ) from None
-    try:
-        return _read(_stdout(await _answer(docker_call, container)))
-    except (ValueError, LookupError, TypeError, RecursionError, struct.error) as error:
-        raise Refused(
-            "The server does not say what was installed in it. Try again in a minute.",
-            reason="image",
-            status_code=503,
-        ) from error
-    finally:
-        turn.release()
+    command = ["ds01_launch.installed"]
+    about = "what was installed in it"
+    return await inside.ask(docker_call, container, command, _read, about=about)
 
 
-def _read(answer: bytes) -> list[dict[str, Any]]:
+def _read(answer: Any) -> list[dict[str, Any]]:
     return [
         {
             "name": str(each["name"]),
             "version": str(each["version"]),
             "requested": bool(each["requested"]),
         }
-        for each in json.loads(answer)[:_MOST]
+        for each in answer[:_MOST]
         if _has_a_line(each)
     ]
 
@@ -89,87 +49,3 @@ def _has_a_line(package: Mapping[str, Any]) -> bool:
         return bool(requirement(f"{package['name']}=={package['version']}"))
     except ValueError:
         return False
-
-
-# -- the answer, in no thread: whoever sends it may stop in the middle -----------------------------
-
-
-async def _answer(docker_call: Docker, container: Mapping[str, Any]) -> bytes:
-    """Run the command in a container and return all that comes from it.
-
-    Raises
-    ------
-    ValueError
-        If it is too much, breaks off or does not end in time.
-    """
-    made = await docker_call(
-        "exec_create", container["Id"], _COMMAND, stderr=False, user=container["Config"]["User"]
-    )
-    stream = await docker_call("exec_start", made["Id"], socket=True)
-    try:
-        return await asyncio.wait_for(_whole(stream), _PATIENCE_S)
-    except (OSError, asyncio.TimeoutError) as error:
-        raise ValueError("the answer has no end") from error
-    finally:
-        _close(stream)
-
-
-async def _whole(stream: Any) -> bytes:
-    # docker-py gives the raw file of an unencrypted connection, and the socket of others.
-    connection = getattr(stream, "_sock", stream)
-    connection.setblocking(False)
-    content = bytearray(_read_ahead(stream))
-    while len(content) <= _LARGEST_ANSWER:
-        chunk = await _receive(connection)
-        if not chunk:
-            return bytes(content)
-        content += chunk
-    raise ValueError("the answer is too long")
-
-
-def _read_ahead(stream: Any) -> bytes:
-    """Return what came along with the head of the engine's answer.
-
-    docker-py leaves it in the buffer through which the head was read.
-    """
-    response = getattr(stream, "_response", None)
-    file = response.raw._fp.fp if response is not None else None
-    return file.peek() if isinstance(file, io.BufferedReader) else b""
-
-
-async def _receive(connection: Any) -> bytes:
-    while True:
-        with suppress(BlockingIOError, ssl.SSLWantReadError):
-            return bytes(connection.recv(_AT_ONCE))
-        await _readable(connection)
-
-
-async def _readable(connection: Any) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(connection, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(connection)
-
-
-def _close(stream: Any) -> None:
-    """Close a connection that the engine took over; the response holds it open as well."""
-    response = getattr(stream, "_response", None)
-    if response is not None:
-        response.close()
-    stream.close()
-
-
-def _stdout(answer: bytes) -> bytes:
-    return b"".join(content for stream, content in _frames(answer) if stream == _STDOUT)
-
-
-def _frames(answer: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at < len(answer):
-        stream, size = _FRAME.unpack_from(answer, at)
-        at += _FRAME.size
-        yield stream, answer[at : at + size]
-        at += size

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from ..policy import format_bytes
 from .decide import Reason, Rules, Stop
+from .leaving import Files, Kept
 from .records import Course
 
 _MOST_NAMED = 5
+
+#: After a stop of which it is not known whether there were files to keep, and whether they were.
+NOT_KEPT = ". If you had files outside /workspace, they could not all be kept"
 
 
 def duration(time: timedelta) -> str:
@@ -50,6 +55,25 @@ def lost(packages: Sequence[str]) -> str:
         f". Packages that you had installed went with it: {named}{more_words}. Put them into an "
         "image of yours, and each server has them"
     )
+
+
+def kept(what: Kept) -> str:
+    """Return what became of files outside the workspace, to follow the same; empty for none."""
+    where = f". Files that you had outside /workspace are in {what.place}" if what.number else ""
+    return where + _missed(what.missed, what.problem)
+
+
+def _missed(files: Files, problem: str) -> str:
+    if not files.number:
+        return "" if files.is_complete else NOT_KEPT
+    named = files.named[:_MOST_NAMED]
+    listed = ", ".join(f"{file.path} ({format_bytes(file.size_bytes)})" for file in named)
+    more = files.number - len(named)
+    more_words = f" and {more} more" if more > 0 else ""
+    if not files.is_complete:
+        more_words = " and others"
+    why = f" ({problem})" if problem else ""
+    return f". These could not be kept{why}: {listed}{more_words}"
 
 
 def warned(why: Reason, stop_at: datetime, now: datetime) -> str:

@@ -69,6 +69,9 @@ class Lifecycle:
         For how long an idle server can be kept at most.
     stop_grace
         What computes in a server has so long to end when it is stopped.
+    rescue_bytes
+        Files outside the workspace and the home that are kept when a server is stopped, all
+        together; 0 for none.
     high_demand_share
         When so much of the GPUs' weight is held, idle servers with a GPU have less time.
     high_demand_factor
@@ -88,6 +91,7 @@ class Lifecycle:
     grace: timedelta = timedelta(minutes=30)
     keepalive_most: timedelta = timedelta(hours=24)
     stop_grace: timedelta = timedelta(seconds=60)
+    rescue_bytes: int = GIB
     high_demand_share: float = 0.8
     high_demand_factor: float = 0.5
     never_started: timedelta = timedelta(minutes=30)

@@ -205,6 +205,9 @@ def _limits(values: Mapping[str, Value]) -> Limits:
             grace=get("policies.grace_period_m", lambda value: parse_time(value, "m")),
             keepalive_most=get("policies.keepalive_max_duration_h", hours),
             stop_grace=get("policies.sigterm_grace_s", lambda value: parse_time(value, "s")),
+            rescue_bytes=get(
+                "policies.rescue_size", lambda value: parse_bytes(value) if value else 0
+            ),
             high_demand_share=get("policies.high_demand_threshold"),
             high_demand_factor=get("policies.high_demand_idle_reduction"),
             never_started=get(

@@ -33,6 +33,11 @@ def _memory(value: Any) -> None:
         raise ValueError(f"{value!r:.40} is less than 6 MiB; a bare number is bytes, write 32g")
 
 
+def _size_or_none(value: Any) -> None:
+    if value != 0:
+        parse_bytes(value)
+
+
 def _size(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{value!r:.40} is not a size; write for example 32g")
@@ -74,6 +79,12 @@ Size = Annotated[
     BeforeValidator(_size),
     _checked(_memory),
     WithJsonSchema({"type": ["string", "integer"], "examples": ["32g", "512m"]}),
+]
+SizeOrNone = Annotated[
+    Any,
+    BeforeValidator(_size),
+    _checked(_size_or_none),
+    WithJsonSchema({"type": ["string", "integer"], "examples": ["1g", 0]}),
 ]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 Several = Annotated[int, BeforeValidator(_number), Field(ge=1)]
@@ -147,6 +158,7 @@ class Policies(IdlePolicies):
     grace_period_m: Minutes = 30
     keepalive_max_duration_h: Hours = 24
     sigterm_grace_s: Seconds = 60
+    rescue_size: SizeOrNone = "1g"
     gpu_hold_after_manual_stop_m: Minutes = 15
     created_container_timeout_m: Minutes = 30
 

@@ -236,12 +236,30 @@ class Page(Known):
 class Api(Known):
     """Answers with JSON, to whoever sends a token or a cookie."""
 
+    def initialize(self, site: Site, people: People, look: Look) -> None:
+        """Keep what finds the answers."""
+        super().initialize(site, people, look)
+        self.set_default_headers()
+
+    def set_default_headers(self) -> None:
+        """Let the Hub's own pages ask with a token, also where the Hub has a domain of its own."""
+        super().set_default_headers()
+        # Tornado calls this before it tells where the Hub is, and again for an error.
+        if (site := getattr(self, "site", None)) and site.hub_host:
+            self.set_header("Access-Control-Allow-Origin", site.hub_host)
+            self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+
     def refuse_unknown(self) -> None:
         """Ask for a token."""
         raise web.HTTPError(403, "Send a token of the Hub's: Authorization: token ...")
 
     async def prepare(self) -> None:
         """Ask the Hub who this is, and whether the token may do this."""
+        if self.request.method == "OPTIONS":
+            # A browser asks whether it may ask, and sends no token.
+            self.set_status(204)
+            await self.finish()
+            return
         await super().prepare()
         asked = operation_of(self, self.request.method or "")
         if not self._finished and asked and asked.scope:

@@ -1,19 +1,23 @@
-"""The life of servers over the API: how it is, keeping one, and what has happened."""
+"""The life of servers over the API: how one is, keeping it, its end, and what has happened."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta, timezone
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from ..lifecycle import leaving
 from ..lifecycle.keeping import Keeping, ServerLife
 from ..lifecycle.records import PROTECTED, Event
 from ..policy import Lifecycle
 from .answers import Api
-from .operations import operation
+from .image_models import Nothing
+from .operations import READ, operation
 from .people import Person
+
+Found = TypeVar("Found")
 
 _MOST_EVENTS = 200
 #: Hours; longer than any policy lets a server be kept, and short enough to be added to a date.
@@ -22,6 +26,14 @@ _LONGEST_H = 10_000
 
 class Life(RootModel[ServerLife]):
     """How a server's life goes on; times are null where there are none."""
+
+
+class Leaving(RootModel[leaving.Leaving]):
+    """What would go with a server; packages and files are null where they are not known."""
+
+
+class KeptFiles(RootModel[leaving.Kept]):
+    """Where files were put in the server's workspace, and which were not."""
 
 
 class Keep(BaseModel):
@@ -86,17 +98,19 @@ class LifeApi(Api):
         return self.look.keeping
 
     async def with_policy(
-        self, ask: Callable[[Person, Lifecycle, datetime], Awaitable[ServerLife]]
+        self,
+        ask: Callable[[Person, Lifecycle, datetime], Awaitable[Found]],
+        model: Callable[[Found], BaseModel],
     ) -> None:
         """Answer what is asked for the token's owner, with their policy."""
         person = await self.answered(self.person())
 
-        async def asked() -> ServerLife:
+        async def asked() -> Found:
             share = self.site.settings.share_of(person.name, person.groups)
             lifecycle = share.resolved.limits.lifecycle
             return await ask(person, lifecycle, datetime.now(timezone.utc))
 
-        self.answer(Life(await self.answered(asked())))
+        self.answer(model(await self.answered(asked())))
 
 
 class OneLife(LifeApi):
@@ -106,7 +120,8 @@ class OneLife(LifeApi):
     async def get(self, project: str) -> None:
         """Answer it."""
         await self.with_policy(
-            lambda person, lifecycle, now: self.keeping.life(person.name, project, lifecycle, now)
+            lambda person, lifecycle, now: self.keeping.life(person.name, project, lifecycle, now),
+            Life,
         )
 
 
@@ -120,7 +135,8 @@ class OneKeep(LifeApi):
         await self.with_policy(
             lambda person, lifecycle, now: self.keeping.keep(
                 person.name, project, time, lifecycle, now
-            )
+            ),
+            Life,
         )
 
     @operation("Keep a server of yours no longer", status=204)
@@ -173,6 +189,35 @@ class Protection(LifeApi):
         self.set_status(204)
 
 
+class OneLeaving(LifeApi):
+    """``api/servers/<project>/leaving``."""
+
+    @operation("Show what would go with a server of yours", scope=READ, answer=Leaving)
+    async def get(self, project: str) -> None:
+        """Answer it."""
+        await self.with_policy(
+            lambda person, lifecycle, _: self.look.leavings.look(
+                person.name, project, lifecycle.rescue_bytes
+            ),
+            Leaving,
+        )
+
+
+class OneRescue(LifeApi):
+    """``api/servers/<project>/rescue``."""
+
+    @operation("Keep files of a server of yours in its workspace", answer=KeptFiles)
+    async def post(self, project: str) -> None:
+        """Keep them, up to the policy's size."""
+        self.sent(Nothing)
+        await self.with_policy(
+            lambda person, lifecycle, now: self.look.leavings.keep(
+                person.name, project, lifecycle.rescue_bytes, now
+            ),
+            KeptFiles,
+        )
+
+
 class OwnEvents(LifeApi):
     """``api/events``."""
 
@@ -192,5 +237,7 @@ def routes(prefix: str, arguments: dict[str, Any]) -> Iterable[tuple[str, type[A
         (rf"{prefix}api/kept", Kept, arguments),
         (rf"{prefix}api/users/([^/]+)/servers/([^/]+)/keep", SomebodysKeep, arguments),
         (rf"{prefix}api/users/([^/]+)/servers/([^/]+)/protection", Protection, arguments),
+        (rf"{prefix}api/servers/([^/]+)/leaving", OneLeaving, arguments),
+        (rf"{prefix}api/servers/([^/]+)/rescue", OneRescue, arguments),
         (rf"{prefix}api/events", OwnEvents, arguments),
     ]

@@ -17,8 +17,10 @@ from .. import engine, shared_folders
 from ..cgroups.limits import SliceError
 from ..cgroups.slices import Slices, choose_slices, slice_name
 from ..cgroups.usage import Usage, container_usage
+from ..changes import read_changes
 from ..gpus.snapshot import is_of_a_hub, listed_name
 from ..lifecycle.keeping import Keeping
+from ..lifecycle.leaving import Leavings
 from ..lifecycle.records import Kept
 from ..live import NeverRead
 from ..policy import this_machine
@@ -81,6 +83,8 @@ class Look:
     ----------
     keeping
         Tells of the life of servers, and keeps them.
+    leavings
+        Tells what would go with servers, and keeps files of it.
     """
 
     def __init__(self, settings: DS01Settings) -> None:
@@ -88,6 +92,8 @@ class Look:
         client = docker.APIClient(version="auto", **kwargs_from_env(), timeout=_ENGINE_TIMEOUT_S)
         self._docker = engine.Caller(client, ThreadPoolExecutor(8, thread_name_prefix="engine"))
         self.keeping = Keeping(self._docker, settings.hub_id, settings.life_records)
+        changed = partial(self._docker.in_thread, read_changes, client)
+        self.leavings = Leavings(self._docker, settings.hub_id, changed)
         self._rates = Rates()
         self._slices: Slices | None = None
         self._lately: Lately[Standing] = Lately(_AGE_S)

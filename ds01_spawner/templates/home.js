@@ -3,6 +3,7 @@
   const { base_url: base, user } = window.jhdata;
   const list = document.getElementById("projects");
   const problem = document.getElementById("home-problem");
+  const done = document.getElementById("home-done");
   const path = (server) =>
     encodeURIComponent(user) + (server ? "/" + encodeURIComponent(server) : "");
 
@@ -17,14 +18,26 @@
       "Its files stay, and with them the project in this list; an empty folder goes.",
   };
 
+  // What to tell afterwards; null if it is not to be done.
+  async function asked(action, row) {
+    const { project } = row.dataset;
+    const isStop = action === "stop" && row.querySelector(".ds01-state-running");
+    if (isStop && window.ds01AskBeforeStop) return window.ds01AskBeforeStop(project);
+    return window.confirm(QUESTIONS[action](project)) ? "" : null;
+  }
+
   list.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-action]");
     if (!button) return;
     const { action } = button.dataset;
-    const { server, project } = button.closest("[data-server]").dataset;
-    if (!window.confirm(QUESTIONS[action](project))) return;
+    const row = button.closest("[data-server]");
+    const { server } = row.dataset;
+    const told = await asked(action, row);
+    if (told === null) return;
     button.disabled = true;
     problem.hidden = true;
+    done.textContent = told;
+    done.hidden = !told;
     try {
       await window.ds01RemoveServer(server, { forget: action === "delete" });
     } catch (error) {
@@ -65,7 +78,9 @@
 
   async function watch() {
     // A Hub that is away for a moment is asked again the next time.
-    if (document.visibilityState === "visible") await refresh().catch(() => {});
+    // A list that was made anew would have no button for the focus to return to.
+    const isSeen = document.visibilityState === "visible" && !document.querySelector("dialog[open]");
+    if (isSeen) await refresh().catch(() => {});
     soon();
   }
   soon();

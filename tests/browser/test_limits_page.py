@@ -49,6 +49,44 @@ def test_somebody_opens_my_limits_from_the_bar_and_sees_a_server_come(person):
     user.stop("thesis")
 
 
+def test_a_stop_tells_what_goes_with_the_server_and_keeps_it(person, hub):
+    mira = person("mira", viewport={"width": 360, "height": 740})
+    user, page = hub.user("mira"), mira.page
+    user.start(image="python", memory="1g", cpus=1)
+    mira.go("/hub/home")
+    stop = mira.row("default").get_by_role("button", name="Stop")
+    dialog = page.get_by_role("dialog", name="Stop default?")
+    # Nothing goes yet.
+    stop.click()
+    expect(dialog.get_by_role("button", name="Stop")).to_be_enabled(timeout=30_000)
+    expect(dialog).not_to_contain_text("goes with it")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(stop).to_be_focused()
+
+    hostile = "/tmp/<img src=x onerror=alert(1)>"
+    user.execute(["sh", "-c", f"echo result > /tmp/result.csv; echo > '{hostile}'"])
+    user.execute(["/opt/temporary/bin/pip", "install", "--quiet", "toolz"])
+    stop.press("Enter")
+    expect(dialog).to_contain_text("Packages that you installed", timeout=30_000)
+    expect(dialog).to_contain_text("toolz")
+    expect(dialog).to_contain_text("/tmp/result.csv (7 B)")
+    expect(dialog).to_contain_text(hostile)
+    expect(dialog.get_by_label("Keep the files")).to_be_checked()
+    save = dialog.get_by_role("link", name="Save the packages to an image of mine")
+    expect(save).to_have_attribute("href", re.compile("/services/ds01/servers/default/save$"))
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert dialog.evaluate("it => it.scrollWidth <= it.clientWidth")
+    page.keyboard.press("Enter")
+    expect(mira.row("default")).to_contain_text("Stopped by you.", timeout=60_000)
+    expect(page.get_by_role("status").filter(has_text="The files are in rescued/")).to_be_visible()
+    (place,) = (hub.data / "workspaces/mira/default/rescued").iterdir()
+    assert (place / "tmp/result.csv").read_text() == "result\n"
+    # The token was for this one question.
+    tokens = hub.api("GET", "/users/mira/tokens").json()["api_tokens"]
+    assert not [token for token in tokens if token["note"] == "Stop on the home page"]
+
+
 def test_it_works_without_javascript_and_on_a_phone(person):
     ben = person("ben", java_script_enabled=False, viewport={"width": 360, "height": 740})
     ben.go("/services/ds01/")

@@ -67,8 +67,14 @@ def nothing(server: Server) -> None:
 
 
 def open_notebook(server: Server) -> None:
-    """Install something and run a cell, and leave the notebook open."""
+    """Install something, write files that would go, and leave the notebook open."""
+    user = server.owner
+    engine, container = user.hub.docker, user.container()
+    assert container is not None
+    place = ["install", "-d", "-m", "777", "/opt/x"]
+    engine.exec_start(engine.exec_create(container["Id"], place, user="0")["Id"])
     server.run("!pip install --quiet toolz", within_s=120)
+    server.run("!echo kept | tee /opt/x/notes /tmp/notes; truncate -s 2G /tmp/large")
 
 
 def ask(user: User, method: str, path: str, **body: Any) -> requests.Response:
@@ -115,6 +121,15 @@ def test_idle_servers_are_stopped_and_those_at_work_are_not(hub):
     page = hub.logged_in("open").get(f"{hub.url}/hub/home").text
     assert "without activity" in page
     assert "Packages that you had installed went with it: toolz." in page
+    assert "These could not be kept (too large): /tmp/large (2 GiB)." in page
+    workspace = hub.data / "workspaces" / "open" / "default"
+    (place,) = (workspace / "rescued").iterdir()
+    assert f"Files that you had outside /workspace are in rescued/{place.name}." in page
+    files = sorted(str(file.relative_to(place)) for file in place.rglob("*") if file.is_file())
+    assert files == ["opt/x/notes", "tmp/notes"]
+    for file in (place, place / "opt/x/notes"):
+        assert file.stat().st_uid == workspace.stat().st_uid
+    assert (place / "opt/x/notes").read_text() == "kept\n"
     assert "Your files in /workspace are safe." in page
     for server in (*at_work, exempt):
         server.owner.stop()

@@ -68,6 +68,7 @@ GLOBAL = {
     "grace_period_m": st.integers(0, 600),
     "keepalive_max_duration_h": st.integers(0, 600),
     "sigterm_grace_s": st.integers(0, 600),
+    "rescue_size": st.just(0) | _SIZE,
     "gpu_hold_after_manual_stop_m": st.integers(0, 600),
     "created_container_timeout_m": st.integers(0, 600),
 }
@@ -114,6 +115,7 @@ BUILT_IN: dict[str, Any] = {
     "policies.grace_period_m": 30,
     "policies.keepalive_max_duration_h": 24,
     "policies.sigterm_grace_s": 60,
+    "policies.rescue_size": "1g",
     "policies.gpu_hold_after_manual_stop_m": 15,
     "policies.created_container_timeout_m": 30,
 }

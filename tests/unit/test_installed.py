@@ -17,9 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 import docker
 import pytest
 
-from ds01_spawner import engine
+from ds01_spawner import engine, inside
 from ds01_spawner.errors import Refused
-from ds01_spawner.images import installed
 from ds01_spawner.images.installed import read_installed
 from ds01_spawner.runtime.image.launch.installed import found
 
@@ -122,7 +121,7 @@ def call(stand_in, tmp_path):
 
 @pytest.fixture
 def hasty(monkeypatch):
-    monkeypatch.setattr(installed, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(inside, "PATIENCE_S", 0.5)
 
 
 async def test_the_answer_is_read_also_where_it_comes_with_the_head(stand_in, call):
@@ -186,8 +185,8 @@ async def test_an_answer_that_is_none_is_told_in_words(stand_in, call, answer):
 
 
 async def test_a_user_is_asked_once_at_a_time_and_holds_up_nobody_else(stand_in, call, monkeypatch):
-    monkeypatch.setattr(installed, "_PATIENCE_S", 3.0)
-    monkeypatch.setattr(installed, "_PATIENCE_FOR_A_TURN_S", 0.1)
+    monkeypatch.setattr(inside, "PATIENCE_S", 3.0)
+    monkeypatch.setattr(inside, "_PATIENCE_FOR_A_TURN_S", 0.1)
     stand_in.ends = False
     first = asyncio.ensure_future(read_installed(call, container()))
     await asyncio.to_thread(stand_in.started.wait, 5)

@@ -7,11 +7,16 @@ import logging
 from datetime import timedelta
 from types import SimpleNamespace
 
+import docker.errors
 import pytest
+import requests.exceptions
 from sqlalchemy.exc import OperationalError
 
-from ds01_spawner import spawner
+from ds01_spawner import stop
 from ds01_spawner.errors import Refused
+from ds01_spawner.lifecycle import words
+from ds01_spawner.lifecycle.leaving import Files, Kept
+from ds01_spawner.lifecycle.records import Event
 from ds01_spawner.policy import Lifecycle
 from ds01_spawner.spawner import DS01Spawner
 from ds01_spawner.who import Requester
@@ -23,8 +28,8 @@ class Server:
     """What of a spawner a stop needs; it keeps what was done, in its order."""
 
     stop = DS01Spawner.stop
-    _why_culled = DS01Spawner._why_culled
-    _grace_of_work = DS01Spawner._grace_of_work
+    project = "vision"
+    client = None
 
     def __init__(self, monkeypatch, by="you", running=True):
         self.user = SimpleNamespace(name="ada")
@@ -35,9 +40,13 @@ class Server:
         self.life_records = self
         self.reason: str | Exception = "after 30 minutes without activity"
         self.policy: Exception | None = None
-        monkeypatch.setattr(spawner, "requester", lambda _: Requester(by, by))
-        monkeypatch.setattr(spawner, "end_work", self.end_work)
-        monkeypatch.setattr(spawner.engine, "stop", self.end)
+        self.rescue_bytes = 1 << 20
+        self.kept: Kept | Exception = Kept("rescued/now", 0, 0, Files())
+        self.told: list[Event] = []
+        monkeypatch.setattr(stop, "keep_files", self.keep_files)
+        monkeypatch.setattr(stop, "requester", lambda _: Requester(by, by))
+        monkeypatch.setattr(stop, "end_work", self.end_work)
+        monkeypatch.setattr(stop.engine, "stop", self.end)
 
     async def inspect_own(self):
         if self.running is None:
@@ -56,17 +65,27 @@ class Server:
     def share(self):
         if self.policy:
             raise self.policy
-        limits = SimpleNamespace(lifecycle=Lifecycle(stop_grace=timedelta(seconds=90)))
+        lifecycle = Lifecycle(stop_grace=timedelta(seconds=90), rescue_bytes=self.rescue_bytes)
+        limits = SimpleNamespace(lifecycle=lifecycle)
         return SimpleNamespace(resolved=SimpleNamespace(limits=limits))
 
     async def end_work(self, container_id, first, grace):
         self.done.append(("work", container_id, first, grace.total_seconds()))
         return True
 
+    async def keep_files(self, _docker, _changed, container, most_bytes, _now):
+        self.done.append(("keep", container["Id"], most_bytes))
+        if isinstance(self.kept, Exception):
+            raise self.kept
+        return self.kept
+
+    def tell(self, event):
+        self.told.append(event)
+
     async def end(self, _docker, container_id, grace_s):
         self.done.append(("stop", container_id, grace_s))
 
-    async def _bury(self, inspected, stopped_by, reason):
+    async def bury(self, inspected, stopped_by, reason):
         self.done.append(("bury", inspected["Id"], stopped_by.words, reason))
 
 
@@ -107,8 +126,11 @@ def test_only_the_service_that_stops_idle_servers_has_its_reason_told(monkeypatc
 def test_a_reason_that_cannot_be_read_keeps_no_server_from_its_stop(monkeypatch):
     server = Server(monkeypatch, by="the service ds01-culler")
     server.reason = OperationalError("SELECT", {}, Exception("database is locked"))
-    assert [each[0] for each in stopped(server)] == ["work", "stop", "bury"]
+    server.kept = Kept("rescued/now", 1, 1, Files())
+    assert [each[0] for each in stopped(server)] == ["work", "keep", "stop", "bury"]
     assert server.done[-1][-1] == ""
+    # Where the files are is told all the same.
+    assert "rescued/now" in server.told[0].why
 
 
 def test_a_policy_that_cannot_be_read_keeps_no_server_from_its_stop(monkeypatch):
@@ -127,3 +149,48 @@ def test_an_end_that_cannot_be_looked_at_is_told_from_what_was_seen_before(monke
 
     server.inspect_own = inspect
     assert stopped(server, now=now)[-1] == ("bury", ID, "you", "")
+
+
+CULLER = "the service ds01-culler"
+
+
+def test_the_service_keeps_files_after_the_work_and_before_the_end(monkeypatch):
+    server = Server(monkeypatch, by=CULLER)
+    server.kept = Kept("rescued/now", 2, 7, Files())
+    assert stopped(server)[:3] == [("work", ID, 42, 90), ("keep", ID, 1 << 20), ("stop", ID, 7)]
+    assert server.done[-1][-1] == (
+        "after 30 minutes without activity. Files that you had outside /workspace are in "
+        "rescued/now"
+    )
+    assert [(event.kind, event.by) for event in server.told] == [("rescued", "ds01-culler")]
+
+
+def test_a_server_without_such_files_is_told_of_none(monkeypatch):
+    server = Server(monkeypatch, by=CULLER)
+    assert stopped(server)[-1][-1] == "after 30 minutes without activity"
+    assert server.told == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Refused("it takes too long", reason="rescue"),
+        docker.errors.APIError("500"),
+        requests.exceptions.ReadTimeout(),
+        OSError("no"),
+    ],
+)
+def test_files_that_cannot_be_kept_keep_no_server_from_its_stop(monkeypatch, error):
+    server = Server(monkeypatch, by=CULLER)
+    server.kept = error
+    assert [each[0] for each in stopped(server)] == ["work", "keep", "stop", "bury"]
+    assert server.done[-1][-1].endswith(words.NOT_KEPT)
+
+
+def test_files_are_kept_only_where_nobody_was_asked_and_the_policy_says_so(monkeypatch):
+    for by in ("you", "admin bob", "the service other", "the Hub"):
+        assert "keep" not in [each[0] for each in stopped(Server(monkeypatch, by=by))]
+    assert "keep" not in [each[0] for each in stopped(Server(monkeypatch, by=CULLER), now=True)]
+    server = Server(monkeypatch, by=CULLER)
+    server.rescue_bytes = 0
+    assert "keep" not in [each[0] for each in stopped(server)]

@@ -338,6 +338,19 @@ def test_the_home_page_tells_of_a_stop_that_comes(alice):
     assert "It will be stopped" not in Page(render("home.html", alice)).text
 
 
+def test_a_stop_asks_the_portal_where_there_is_one(alice):
+    alice.servers = [Server("", ready=True)]
+    portal = {"name": "ds01", "href": "https://ds01.hub.example.org/services/ds01/"}
+
+    html = render("home.html", alice, services=[portal])
+    dialogs = [found for tag, found in Page(html).elements if tag == "dialog"]
+    assert [found["data-portal"] for found in dialogs] == [portal["href"]]
+    assert "window.ds01AskBeforeStop = " in html
+    html = render("home.html", alice)
+    assert "<dialog" not in html
+    assert "window.ds01AskBeforeStop = " not in html
+
+
 def test_the_home_page_shows_text_as_text(alice):
     alice.servers = [Server("x", {"profile": HOSTILE})]
     alice.ended("x", message=HOSTILE)

@@ -194,6 +194,7 @@ async def test_a_hub_that_is_away_or_hangs_is_said_to_be_in_words(monkeypatch, h
         site = SimpleNamespace(
             prefix="/services/ds01/",
             hub_url="/hub/",
+            hub_host="",
             cookie_secret=b"x" * 32,
             auth=HubOAuth(
                 api_url=f"http://127.0.0.1:{port}/hub/api",
@@ -215,6 +216,42 @@ async def test_a_hub_that_is_away_or_hangs_is_said_to_be_in_words(monkeypatch, h
             assert b"The Hub does not answer." in answer.body
             assert str(port).encode() not in answer.body
         server.stop()
+
+
+# -- the Hub's own pages --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["", "https://hub.example.org"])
+async def test_a_page_of_the_hub_on_another_domain_may_ask_and_nobody_elses(host):
+    site = SimpleNamespace(
+        prefix="/services/ds01/",
+        hub_url="/hub/",
+        hub_host=host,
+        cookie_secret=b"x" * 32,
+        auth=HubOAuth(
+            api_url="http://127.0.0.1:1/hub/api",
+            api_token="t",
+            base_url="/services/ds01/",
+            oauth_client_id="service-ds01",
+        ),
+    )
+    (listener,) = bind_sockets(0, "127.0.0.1")
+    server = HTTPServer(app.make_app(site, None, None))
+    server.add_socket(listener)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/services/ds01"
+
+    async def answer(method, path):
+        return await AsyncHTTPClient().fetch(f"{address}/{path}", method=method, raise_error=False)
+
+    asked = await answer("OPTIONS", "api/servers/thesis/save")
+    refused = await answer("GET", "api/servers/thesis/leaving")
+    page = await answer("GET", "static/portal.js")
+    server.stop()
+    assert (asked.code, refused.code) == (204, 403)
+    for each in (asked, refused):
+        assert each.headers.get("Access-Control-Allow-Origin", "") == host
+        assert "Access-Control-Allow-Credentials" not in each.headers
+    assert "Access-Control-Allow-Origin" not in page.headers
 
 
 # -- the command in a server ----------------------------------------------------------------------

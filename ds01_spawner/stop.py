@@ -1,0 +1,100 @@
+"""One stop of one server: its steps in order, of which none that fails keeps the server running."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from . import engine
+from .changes import read_changes
+from .errors import Refused
+from .lifecycle import words
+from .lifecycle.leaving import keep_files
+from .lifecycle.processes import end_work
+from .lifecycle.records import Event
+from .policy import Lifecycle
+from .policy.units import utc_now
+from .settings import CULLER
+from .who import requester
+
+if TYPE_CHECKING:
+    from .spawner import DS01Spawner
+
+
+class Stop:
+    """One stop, whoever asks for it.
+
+    - What computes has its time to end; then files are kept if the service does it, as nobody was
+      asked; then the container ends.
+    - Who has asked at a page has said there what to keep.
+
+    Parameters
+    ----------
+    spawner
+        Whose server it is, and the settings.
+    """
+
+    def __init__(self, spawner: DS01Spawner) -> None:
+        self._spawner = spawner
+        self._by = requester(spawner.user.name)
+
+    async def run(self, now: bool) -> None:
+        """Stop the server, remember how it ended, and remove its container.
+
+        Parameters
+        ----------
+        now
+            Wait for nothing.
+        """
+        spawner = self._spawner
+        found = await engine.patiently(spawner.inspect_own)
+        if found is None:
+            return
+        is_culled = self._by.words == f"the service {CULLER}"
+        reason = await self._why_culled(found["Id"]) if is_culled else ""
+        if not now and found["State"]["Running"]:
+            lifecycle = self._lifecycle()
+            await end_work(found["Id"], found["State"]["Pid"], lifecycle.stop_grace)
+            if is_culled and lifecycle.rescue_bytes:
+                # What the work has written at its end is kept, too.
+                told = await self._keep_files(found, lifecycle.rescue_bytes)
+                reason += told if reason else ""
+        await engine.stop(spawner.docker, found["Id"], 0 if now else spawner.stop_grace_s)
+        ended = await engine.patiently(spawner.inspect_own)
+        await spawner.bury(ended or found, stopped_by=self._by, reason=reason)
+
+    async def _why_culled(self, container_id: str) -> str:
+        """Return why the service stops this server; empty if it has not said."""
+        spawner = self._spawner
+        try:
+            return str(await spawner.in_thread(spawner.life_records.stop_reason, container_id))
+        except SQLAlchemyError as error:
+            # A stop needs no reason.
+            spawner.log.warning("Cannot read why %s is stopped: %s", spawner._log_name, error)
+            return ""
+
+    def _lifecycle(self) -> Lifecycle:
+        """Return what the policy says of a stop."""
+        try:
+            return self._spawner.share().resolved.limits.lifecycle
+        except Refused:
+            # A stop needs no policy.
+            return Lifecycle()
+
+    async def _keep_files(self, running: dict[str, Any], most_bytes: int) -> str:
+        """Keep files that would go with the server; return what its owner is told of them."""
+        spawner = self._spawner
+        changed = partial(spawner.in_thread, read_changes, spawner.client)
+        try:
+            kept = await keep_files(spawner.docker, changed, running, most_bytes, utc_now())
+        except (Refused, OSError, *engine.UNREACHABLE) as error:
+            spawner.log.warning("The files of %s cannot be kept: %s", spawner._log_name, error)
+            return words.NOT_KEPT
+        told = words.kept(kept)
+        if told:
+            # For longer than how the server ended the last time.
+            why = f"{told.removeprefix('. ')}."
+            spawner.tell(Event("rescued", spawner.user.name, spawner.project, CULLER, why))
+        return told
