@@ -19,6 +19,8 @@ from ..gpus.occupancy import Container
 from ..gpus.snapshot import own_containers
 from ..names import project_of
 from ..policy import Lifecycle
+from ..storage.records import Uses
+from ..storage.rounds import Running
 from . import words
 from .decide import NOTICE, Ask, Decision, Keep, Reason, Rules, Stop, Unknown, Warn
 from .history import Idle, Kernels, Sample
@@ -114,6 +116,8 @@ class Service:
         See `decide.Rules`.
     meters
         Read what servers do; None reads this machine's kernel.
+    uses
+        Gives what users and containers take on the disk, as far as it is known.
     """
 
     def __init__(
@@ -130,6 +134,7 @@ class Service:
         cycle: timedelta,
         notice: timedelta = NOTICE,
         meters: Meters | None = None,
+        uses: Callable[[datetime], Uses] = lambda _: Uses(),
     ) -> None:
         self._hub = hub
         self._docker = docker_call
@@ -143,6 +148,7 @@ class Service:
         self._cycle = cycle
         self._notice = notice
         self._meters = meters or Meters()
+        self._uses = uses
         self._lives: dict[str, Life] = {}
         self._courses = {course.container_id: course for course in records.courses()}
         self._inspected: dict[str, dict[str, Any]] = {}
@@ -181,7 +187,7 @@ class Service:
         """
         (servers, ids), gpu_percent = await asyncio.gather(self._servers(), self._gpus.percent())
         self._forget_others(ids)
-        keeps = self._records.keeps(now)
+        keeps, uses = self._records.keeps(now), self._uses(now)
         demand = await self._demand(servers, now)
         # All in one thread: one for each would take longer than to look.
         touches = await asyncio.to_thread(_touches, list(self._inspected.values()), now)
@@ -189,7 +195,7 @@ class Service:
         async def one(server: Server) -> Course:
             key = server.watched.container_id
             return await self._one(
-                server, gpu_percent, keeps.get(key), touches.get(key), demand, now
+                server, gpu_percent, keeps.get(key), touches.get(key), demand, uses, now
             )
 
         found = await asyncio.gather(*map(one, servers), return_exceptions=True)
@@ -217,6 +223,14 @@ class Service:
         self._silent_since = {k: at for k, at in self._silent_since.items() if k in ids}
         self._silence_told &= ids
         self._meters.forget_others(ids)
+
+    def running(self) -> list[Running]:
+        """Return the servers that the latest look has found, as what writes to the disk."""
+        return [
+            Running(key, server.hub.user, server.project, self._inspected[key])
+            for key, server in self._found.items()
+            if key in self._inspected
+        ]
 
     async def wait(self) -> None:
         """Wait until the stops that were begun are done."""
@@ -307,6 +321,7 @@ class Service:
         keep_until: datetime | None,
         touched: datetime | Exception | None,
         demand: Callable[[Lifecycle], bool],
+        uses: Uses,
         now: datetime,
     ) -> Course:
         key = server.watched.container_id
@@ -324,6 +339,8 @@ class Service:
             high_demand=demand(lifecycle),
             protected=server.protected,
             keep_until=keep_until,
+            container_bytes=uses.of_container(key),
+            workspace_bytes=uses.of_user(server.hub.user),
         )
         decision = life.look(sample, circumstances)
         if isinstance(decision, Ask):
@@ -365,9 +382,6 @@ class Service:
         elif isinstance(decision, Unknown):
             stop_at, why = None, ""
         memory = life.memory
-        is_warned = bool(
-            memory.warned_runtime if why == Reason.RUNTIME.value else memory.warned_idle
-        )
         return Course(
             container_id=server.watched.container_id,
             user=server.hub.user,
@@ -375,7 +389,7 @@ class Service:
             memory=memory,
             stop_at=stop_at,
             why=why,
-            is_warned=is_warned,
+            is_warned=bool(why and memory.warned_of(Reason(why))),
             keep_until=keep_until,
         )
 
@@ -476,6 +490,8 @@ def rules_from(lifecycle: Lifecycle, notice: timedelta = NOTICE) -> Rules:
         stalled_after=lifecycle.stalled_kernel,
         high_demand_factor=lifecycle.high_demand_factor,
         notice=notice,
+        container_bytes=lifecycle.container_bytes,
+        workspace_bytes=lifecycle.workspace_bytes,
     )
 
 
@@ -523,6 +539,8 @@ def _numbers(sample: Sample, life: Life, given: Circumstances) -> dict[str, Any]
         "network_bytes": sample.network_bytes,
         "busy_until": life.busy_until.isoformat(timespec="seconds"),
         "high_demand": given.high_demand,
+        "container_bytes": given.container_bytes,
+        "workspace_bytes": given.workspace_bytes,
     }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
@@ -19,8 +20,12 @@ from ..cgroups.usage import Usage, container_usage
 from ..gpus.snapshot import is_of_a_hub, listed_name
 from ..lifecycle.keeping import Keeping
 from ..live import NeverRead
+from ..lone_thread import LoneThread
 from ..policy import this_machine
 from ..settings import DS01Settings
+from ..storage import room
+from ..storage.records import Kind, Use, largest
+from ..storage.room import Disk
 from .lately import Lately
 from .people import Person
 from .rates import Measured, Rates, Reader
@@ -29,6 +34,9 @@ from .standing import Server, Standing, standing, total_of
 #: Seconds for which an answer is given again; a page that refreshes itself asks less often.
 _AGE_S = 1.0
 _ENGINE_TIMEOUT_S = 15
+_DISK_PATIENCE_S = 5
+#: How many users, and how many servers, an admin is shown who fill the disks.
+_LARGEST = 5
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,18 @@ class Overview:
         What holds the sum over a user's servers: ``slice`` or ``admission``.
     holders
         The users who have servers.
+    disks
+        Those with users' files and containers; none if they do not say how much room they have.
+    largest
+        Who takes most of them: users, then servers.
     """
 
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     enforced: str
     holders: tuple[Holder, ...]
+    disks: tuple[Disk, ...]
+    largest: tuple[Use, ...]
 
 
 class Look:
@@ -84,6 +98,7 @@ class Look:
         self._docker = engine.Caller(client, ThreadPoolExecutor(8, thread_name_prefix="engine"))
         self.keeping = Keeping(self._docker, settings.hub_id, settings.life_records)
         self._rates = Rates()
+        self._disk_thread = LoneThread("disks")
         self._slices: Slices | None = None
         self._lately: Lately[Standing] = Lately(_AGE_S)
 
@@ -119,13 +134,27 @@ class Look:
             # Among the problems.
             warnings, folders = (), ()
         missing = (await shared_folders.look(folders)).missing
+        listed = await self._containers()
         left_out = (f"The shared folder {name}: {why}" for name, why in missing.items())
         return Overview(
             problems=(*policy.problems, *left_out),
             warnings=warnings,
             enforced=self.enforced,
-            holders=_holders(await self._containers()),
+            holders=_holders(listed),
+            disks=await self._disks(),
+            largest=_largest(self._settings.storage_records.all(), listed),
         )
+
+    async def _disks(self) -> tuple[Disk, ...]:
+        settings, root = self._settings, (await self._docker("info")).get("DockerRootDir", "")
+        look = self._disk_thread.run(
+            *(room.look, settings.data_dir, settings.accounts_from, root),
+            settings.lowest_free_disk_for_servers,
+        )
+        try:
+            return tuple(await asyncio.wait_for(look, _DISK_PATIENCE_S))
+        except (OSError, asyncio.TimeoutError):
+            return ()
 
     async def _standing(self, person: Person) -> Standing:
         share = self._settings.share_of(person.name, person.groups)
@@ -139,11 +168,16 @@ class Look:
         if slices is not None and readers:
             readers[of_slice] = partial(_slice_usage, slices, slice_name(person.name))
         measured = await self._rates.measure(readers)
-        shown = [replace(server, now=measured.get(id_)) for id_, (server, _) in servers.items()]
+        uses = self._settings.storage_records.uses(datetime.now(timezone.utc), person.name)
+        shown = [
+            replace(server, now=measured.get(id_), disk_bytes=uses.of_container(id_))
+            for id_, (server, _) in servers.items()
+        ]
         total: Measured | None = total_of(measured[id_] for id_ in servers if id_ in measured)
         if of_slice in readers:
             total = measured[of_slice]
-        return standing(share, limits, sorted(shown, key=lambda s: s.name), total, self.enforced)
+        by_name = sorted(shown, key=lambda s: s.name)
+        return standing(share, limits, by_name, total, self.enforced, uses)
 
     async def _slices_here(self) -> Slices | None:
         if self._slices is None and self.enforced == "slice":
@@ -190,6 +224,13 @@ def _slice_usage(slices: Slices, name: str) -> Usage | None:
         return slices.usage(name)
     except SliceError:
         return None
+
+
+def _largest(uses: Collection[Use], listed: Iterable[Mapping[str, Any]]) -> tuple[Use, ...]:
+    there = {each["Id"] for each in listed}
+    left = [use for use in uses if use.kind is Kind.USER or use.name in there]
+    users, servers = (largest(left, kind, _LARGEST) for kind in (Kind.USER, Kind.CONTAINER))
+    return (*users, *servers)
 
 
 def _holders(listed: Iterable[Mapping[str, Any]]) -> tuple[Holder, ...]:

@@ -25,6 +25,7 @@ from ds01_spawner.portal.people import is_admin
 from ds01_spawner.portal.rates import Measured, Rates
 from ds01_spawner.portal.standing import Server, standing, total_of
 from ds01_spawner.runtime.image.launch import command
+from ds01_spawner.storage.records import Kind, Use, Uses
 
 POLICY = Policy(
     PolicyFile.model_validate(
@@ -39,15 +40,16 @@ POLICY = Policy(
         }
     )
 )
+NOTHING = Uses()
 SERVER = Server(
     "", "running", "2026-06-01", ("MIG-1", "MIG-2"), "3g.40gb", 6 / 7, 2.0, 4 * GIB, 4096
 )
 
 
-def of(*servers, total=None, enforced="slice"):
+def of(*servers, total=None, enforced="slice", uses=NOTHING):
     resolved = POLICY.resolve("ann", (), datetime(2026, 6, 1, tzinfo=timezone.utc))
     limits = resolved.limits.within(Machine(64, 512 * GIB))
-    return standing(Share(resolved, ()), limits, servers, total, enforced)
+    return standing(Share(resolved, ()), limits, servers, total, enforced, uses)
 
 
 def as_json(found):
@@ -67,7 +69,14 @@ def test_each_bar_names_the_layer_of_the_limit_that_counts():
         "CPU": (1.5, 2.0, "group student"),
         "Memory": (GIB, 8 * GIB, "group student"),
         "Processes and threads": (30, 32768, "built-in default"),
+        "Files": (None, None, "built-in default"),
     }
+
+
+def test_files_are_told_beside_their_limit():
+    uses = Uses({"ann": Use(Kind.USER, "ann", "ann", "", GIB, datetime(2026, 6, 1))})
+    assert bars(of(SERVER, uses=uses))["Files"] == (GIB, None, "built-in default")
+    assert as_json(of(replace(SERVER, disk_bytes=7)))["servers"][0]["disk_bytes"] == 7
 
 
 def test_where_the_sum_is_counted_at_a_start_what_servers_may_use_counts():
@@ -88,7 +97,8 @@ def test_what_cannot_be_read_is_not_known_and_not_zero():
     assert (cpu.used, cpu.used_in_words, cpu.is_full) == (None, "not known", False)
     answer = as_json(found)
     assert answer["servers"][0]["cpus"] == {"limit": 2.0, "used": None}
-    assert [limit["used"] for limit in answer["limits"][2:]] == [None] * 3
+    assert [limit["used"] for limit in answer["limits"][2:]] == [None] * 4
+    assert answer["servers"][0]["disk_bytes"] is None
 
 
 def test_a_server_that_has_ended_holds_its_gpu_and_is_no_server_any_more():
