@@ -15,8 +15,10 @@ from . import walk
 
 #: Source: ionice(1): class 3 has the disk while nobody else wants it.
 _GIVES_WAY = ("nice", "-n", "19", "ionice", "-c", "3")
-#: Seconds that the program has for its last words, and to end when it is killed.
-_LAST_WORDS_S = 5.0
+#: A program that tells of no progress for so many seconds hangs.
+_SILENT_S = 60.0
+#: Seconds that it has to end when it is killed.
+_ENDS_IN_S = 5.0
 #: A disk that hangs holds up so many programs at most; then nothing more is begun.
 _MOST_STUCK = 8
 
@@ -56,7 +58,7 @@ class Measure:
     Parameters
     ----------
     seconds
-        Longest time for one measurement.
+        Time for one measurement. It ends by itself then, or earlier if it hangs.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -87,28 +89,28 @@ class Measure:
         lines: list[bytes] = []
         try:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(_follow(process, lines), self._seconds + _LAST_WORDS_S)
+                await _follow(process, lines)
         finally:
             await self._end(process)
-        return _measured(lines[-1] if lines else b"", self._seconds)
+        return _measured(lines[-1] if lines else b"")
 
     async def _end(self, process: Process) -> None:
         with suppress(ProcessLookupError):
             process.kill()
         try:
-            await asyncio.wait_for(process.wait(), _LAST_WORDS_S)
+            await asyncio.wait_for(process.wait(), _ENDS_IN_S)
         except asyncio.TimeoutError:
             self._stuck.append(process)
 
 
 async def _follow(process: Process, lines: list[bytes]) -> None:
-    """Keep the latest line that a program prints, until its end."""
+    """Keep the latest line that a program prints, until its end, or until it hangs."""
     assert process.stdout is not None
-    async for line in process.stdout:
+    while line := await asyncio.wait_for(process.stdout.readline(), _SILENT_S):
         lines[:] = [line]
 
 
-def _measured(line: bytes, seconds: float) -> Measured:
+def _measured(line: bytes) -> Measured:
     try:
         found = walk.Count(**json.loads(line))
     except (ValueError, TypeError):
@@ -116,7 +118,7 @@ def _measured(line: bytes, seconds: float) -> Measured:
     if found.unread and not found.bytes:
         raise NotMeasured("nothing of it could be read")
     if not found.is_finished:
-        return Measured(found.bytes, f"not counted to its end in {seconds:g} s")
+        return Measured(found.bytes, "not counted to its end: too many files, or a disk that hangs")
     if found.unread:
         return Measured(found.bytes, f"{found.unread} of its directories or files not readable")
     return Measured(found.bytes)

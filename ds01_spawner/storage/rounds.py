@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ..engine import UNREACHABLE, Docker
+from ..lone_thread import LoneThread
 from . import places
 from .measure import Measured, NotMeasured, Place
 from .records import Kind, StorageRecords, Use
@@ -25,6 +26,8 @@ _REST, _REST_IF_WANTED = 20, 4
 _GONE_AFTER = timedelta(hours=1)
 #: At the same time, so that one large tree does not keep all others waiting.
 _AT_ONCE = 2
+#: Seconds for finding out where a user's files lie.
+_ACCOUNT_S = 60.0
 _PAUSE_S = 1.0
 _IDLE_S = 10.0
 
@@ -79,6 +82,8 @@ class Rounds:
         self._users = users
         self._running = running
         self._under_way: set[Key] = set()
+        # A directory of accounts that hangs holds up nothing else of the service.
+        self._accounts = LoneThread("accounts")
 
     async def run(self) -> None:
         """Measure for ever."""
@@ -132,9 +137,10 @@ class Rounds:
     async def _measured(self, use: Use, running: Running | None) -> Measured:
         if use.kind is Kind.USER:
             try:
-                where = await asyncio.to_thread(self._places_of, use.user)
+                asked = self._accounts.run(self._places_of, use.user)
+                where = await asyncio.wait_for(asked, _ACCOUNT_S)
             except Exception as error:
-                raise NotMeasured(f"the account gives no answer ({error})") from error
+                raise NotMeasured(f"the account gives no answer ({error!r})") from error
             return await self._measure(where)
         assert running is not None
         where, by_engine = places.of_container(running.inspected), 0

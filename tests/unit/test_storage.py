@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -364,13 +365,12 @@ async def test_a_disk_that_does_not_say_has_no_room(records, monkeypatch):
     with pytest.raises(Refused, match="does not answer"):
         await admission.check(spawner)
 
-    async def hang(*_):
-        await asyncio.sleep(60)
-
+    answers = threading.Event()
     monkeypatch.setattr(admission, "_PATIENCE_S", 0.01)
-    spawner.in_thread = hang
+    monkeypatch.setattr(room, "look", lambda *_: answers.wait(60))
     with pytest.raises(Refused, match="does not answer"):
         await admission.check(spawner)
+    answers.set()
 
 
 def test_each_disk_is_looked_at_once(tmp_path):
