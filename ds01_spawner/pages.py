@@ -14,10 +14,13 @@ from jupyterhub.user import User
 
 from . import pretend
 from .endings import Ending
-from .lifecycle.told import told_to_owner
+from .errors import Refused
+from .lifecycle.told import Told, told_to_owner
 from .live import NeverRead
 from .names import DEFAULT_PROJECT, project_of, server_of
-from .policy import format_bytes
+from .policy import Lifecycle, format_bytes
+from .storage import words as storage_words
+from .storage.records import Uses
 
 if TYPE_CHECKING:
     from .spawner import DS01Spawner
@@ -59,7 +62,9 @@ class Project:
     folder
         Name of its folder on the machine where that is another one; empty otherwise.
     notice
-        That its server will be stopped soon, and why; empty if it will not.
+        That its server will be stopped soon, and why, or fills the disk; empty if neither is so.
+    can_be_kept
+        Whether "Keep it running" would put that off.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Project:
     has_server: bool = False
     folder: str = ""
     notice: str = ""
+    can_be_kept: bool = False
 
     @property
     def last_used(self) -> float:
@@ -88,7 +94,7 @@ class _Records:
     endings: dict[str, Ending]
     folders: dict[str, str]
     memory_kills: dict[str, int]
-    notices: dict[str, str]
+    notices: dict[str, Told]
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,12 @@ class PageInfo:
         )
         return seen_by(self.viewer.name, found) if found and self.viewer else found
 
+    async def files(self, user: User) -> str:
+        """Return what a user should know of the room that their files take; empty if nothing."""
+        spawner = user.spawner
+        uses = await spawner.in_thread(_uses, spawner, user.name)
+        return storage_words.of_user(uses, user.name, _lifecycle(spawner))
+
     async def projects(self, user: User) -> list[Project]:
         """Return a user's projects: what is active first, then what was used last.
 
@@ -151,7 +163,7 @@ class PageInfo:
         running = [server for server in user.all_spawners() if server.ready]
         existing, records = await asyncio.gather(
             self._existing(spawner),
-            spawner.in_thread(_read_records, spawner, user.name, running),
+            spawner.in_thread(_read_records, spawner, user.name, running, _lifecycle(spawner)),
         )
         # Asked again: servers can come and go during the reading.
         # A server that somebody named "default" cannot be started; the unnamed one is that project.
@@ -164,6 +176,7 @@ class PageInfo:
     def _project(self, server_name: str, spawner: Any | None, records: _Records) -> Project:
         name = project_of(server_name)
         ending, folder = records.endings.get(name), records.folders.get(name, "")
+        told = records.notices.get(name) if spawner and spawner.ready else None
         if spawner is None:
             return Project(name, server_name, ending=ending, folder=folder)
         return Project(
@@ -177,7 +190,8 @@ class PageInfo:
             memory=_memory(_stored(spawner)),
             has_server=True,
             folder=folder,
-            notice=records.notices.get(name, "") if spawner.ready else "",
+            notice=told.notice if told else "",
+            can_be_kept=bool(told and told.can_be_kept),
         )
 
     async def _existing(self, spawner: DS01Spawner) -> list[str]:
@@ -199,14 +213,31 @@ def seen_by(viewer: str, ending: Ending) -> Ending:
     return replace(ending, message=message)
 
 
-def _read_records(settings: DS01Spawner, username: str, running: list[DS01Spawner]) -> _Records:
-    store, lives = settings.store, told_to_owner(settings.life_records, username)
+def _read_records(
+    settings: DS01Spawner, username: str, running: list[DS01Spawner], lifecycle: Lifecycle
+) -> _Records:
+    store = settings.store
+    of_disk = storage_words.of_servers(_uses(settings, username), lifecycle)
     return _Records(
-        notices={project: told.notice for project, told in lives.items()},
+        notices=told_to_owner(settings.life_records, username, of_disk),
         endings=store.last_endings(username),
         folders=store.project_folders(username),
         memory_kills={spawner.name: spawner.memory_kills() for spawner in running},
     )
+
+
+def _uses(settings: DS01Spawner, username: str) -> Uses:
+    """Return what a user takes on the disk; blocks."""
+    return settings.storage_records.uses(datetime.now(timezone.utc), username)
+
+
+def _lifecycle(spawner: DS01Spawner) -> Lifecycle:
+    """Return the policy for a user's files and servers; of the Hub's loop, whose rows it reads."""
+    try:
+        return spawner.share().resolved.limits.lifecycle
+    except Refused:
+        # Without a policy there is no limit to tell of.
+        return Lifecycle()
 
 
 def _state(spawner: Any) -> str:

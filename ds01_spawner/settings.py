@@ -31,6 +31,7 @@ from .lifecycle.records import LifeRecords
 from .live import NeverRead
 from .lone_thread import LoneThread
 from .policy import LivePolicy, Share, this_machine
+from .storage.records import StorageRecords
 from .store import Store
 
 #: The portal's name as a service of the Hub.
@@ -301,6 +302,10 @@ class DS01Settings(Configurable):
         10 * 1024**3, help="With less free room than this where images lie, none is built."
     ).tag(config=True)
 
+    lowest_free_disk_for_servers = ByteSpecification(
+        2 * 1024**3, help="With less where users' files or containers lie, no server starts."
+    ).tag(config=True)
+
     build_cache_size = ByteSpecification(
         20 * 1024**3,
         help="""
@@ -374,6 +379,11 @@ class DS01Settings(Configurable):
     def life_records(self) -> LifeRecords:
         """What is remembered of servers' lives, in the same database."""
         return _life_records(Path(self.data_dir))
+
+    @property
+    def storage_records(self) -> StorageRecords:
+        """What users' files and servers take on the disk, in the same database."""
+        return _storage_records(Path(self.data_dir))
 
     @property
     def catalogue(self) -> Catalogue:
@@ -472,6 +482,11 @@ def _image_records(data: Path) -> ImageRecords:
 @lru_cache
 def _life_records(data: Path) -> LifeRecords:
     return LifeRecords(data / "ds01.sqlite")
+
+
+@lru_cache
+def _storage_records(data: Path) -> StorageRecords:
+    return StorageRecords(data / "ds01.sqlite")
 
 
 @lru_cache

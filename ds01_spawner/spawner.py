@@ -32,7 +32,7 @@ from .cgroups.slices import choose_slices
 from .cgroups.user_slices import UserSlices
 from .choices import gpu_choices, image_choices, standing
 from .errors import Refused
-from .form import render_form
+from .form import GpuChoices, render_form
 from .gpus.devices import Device
 from .images import shelf
 from .images.shelf import Shelf, UserImage
@@ -46,6 +46,7 @@ from .readiness import LaunchSlots
 from .settings import DS01Settings
 from .start import Start
 from .stop import Stop
+from .storage.admission import no_gpu
 from .who import Requester
 from .workspaces import Workspaces
 
@@ -241,7 +242,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         builds = [] if problem else await self.in_thread(self.image_records.latest, name)
         images, gpus, (left, refusal), folders = await asyncio.gather(
             image_choices(self.docker, self.catalogue, own, name, builds),
-            gpu_choices(spawner.grants, name, choices.limits),
+            _gpu_choices(spawner, choices.limits),
             standing(spawner.grants, name, spawner.name, choices.limits),
             shared_folders.look(choices.folders),
         )
@@ -496,6 +497,13 @@ def _servers(db: Session) -> Servers:
     # By the container as well: its user may have got another name since it was started.
     containers = (str((row.state or {}).get("object_id", "")) for row in rows)
     return Servers(frozenset(containers), frozenset((row.user.name, row.name) for row in rows))
+
+
+async def _gpu_choices(spawner: DS01Spawner, limits: Limits) -> GpuChoices:
+    """Return the GPUs for the form, and none for somebody whose files take too much."""
+    if problem := await no_gpu(spawner):
+        return GpuChoices(problem=problem)
+    return await gpu_choices(spawner.grants, spawner.user.name, limits)
 
 
 async def _looked_up(spawner: DS01Spawner) -> tuple[list[UserImage], str]:

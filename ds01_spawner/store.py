@@ -10,10 +10,22 @@ from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from sqlalchemy import DateTime, String, create_engine, delete, event, func, inspect, select
+from sqlalchemy import (
+    DDL,
+    DateTime,
+    String,
+    create_engine,
+    delete,
+    event,
+    func,
+    inspect,
+    select,
+)
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy.schema import CreateColumn
 
 from .endings import Cause, Ending
 
@@ -184,6 +196,11 @@ class Store:
                 session.delete(row)
             return row is not None
 
+    def users(self) -> set[str]:
+        """Return the names of all whose server has ended at least once."""
+        with self._session() as session:
+            return set(session.scalars(select(_EndingRow.username).distinct()))
+
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
@@ -194,6 +211,30 @@ def open_database(path: Path) -> Engine:
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
     event.listen(engine, "connect", _use_write_ahead_log)
     return engine
+
+
+def make_tables(engine: Engine, base: type[DeclarativeBase]) -> None:
+    """Make the tables that are missing, and the columns that an older version did not have.
+
+    A column that is new needs a default at the server.
+    """
+    base.metadata.create_all(engine)
+    for table in base.metadata.sorted_tables:
+        known = {column["name"] for column in inspect(engine).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in known:
+                _add_column(engine, CreateColumn(column))
+
+
+def _add_column(engine: Engine, column: CreateColumn) -> None:
+    table = column.element.table
+    try:
+        with engine.begin() as connection:
+            connection.execute(DDL(f"ALTER TABLE {table.name} ADD COLUMN {column.compile(engine)}"))
+    except OperationalError as error:
+        # Another process has just done so.
+        if "duplicate column" not in str(error):
+            raise
 
 
 def put(session: Session, row: DeclarativeBase) -> None:

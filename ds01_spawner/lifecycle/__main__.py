@@ -23,7 +23,10 @@ from ..deployment import Deployment, DeploymentError, only_one, read_deployment
 from ..errors import Refused
 from ..gpus.nvml import Nvml
 from ..images.installed import read_installed
-from ..settings import CULLER
+from ..settings import CULLER, DS01Settings
+from ..storage import places
+from ..storage.measure import Measure, Place
+from ..storage.rounds import Rounds
 from . import kernels, processes
 from .gpus import MachineGpus
 from .history import Kernels
@@ -36,6 +39,8 @@ _LOG = logging.getLogger("ds01_spawner.lifecycle")
 _ENGINE_TIMEOUT_S = 60
 #: Seconds that a server has to say what is lost with it.
 _INSTALLED_S = 10
+#: Seconds for counting one user's files: millions of them, on a disk that others use.
+_MEASURED_S = 1200
 
 
 def main() -> int:
@@ -57,7 +62,7 @@ def main() -> int:
     return 0
 
 
-def make_service(deployment: Deployment) -> Service:
+def make_service(deployment: Deployment, call: engine.Docker) -> Service:
     """Return the service of a Hub.
 
     Raises
@@ -66,9 +71,6 @@ def make_service(deployment: Deployment) -> Service:
         If the Hub's configuration has no such service.
     """
     settings, token = deployment.settings, deployment.token(CULLER)
-    client = docker.APIClient(version="auto", **kwargs_from_env(), timeout=_ENGINE_TIMEOUT_S)
-    call = engine.Caller(client, ThreadPoolExecutor(8, thread_name_prefix="engine"))
-
     return Service(
         Hub(deployment.hub_api, token),
         call,
@@ -81,6 +83,24 @@ def make_service(deployment: Deployment) -> Service:
         partial(_installed, call),
         timedelta(seconds=settings.cull_every_s),
         timedelta(seconds=settings.stop_notice_s),
+        uses=settings.storage_records.uses,
+    )
+
+
+def make_rounds(settings: DS01Settings, service: Service, docker_call: engine.Docker) -> Rounds:
+    """Return what measures the files of a service's users and servers."""
+
+    def places_of(user: str) -> tuple[Place, ...]:
+        account = settings.accounts.find(user)
+        return places.of_user(account) if account else ()
+
+    return Rounds(
+        settings.storage_records,
+        Measure(_MEASURED_S),
+        docker_call,
+        places_of,
+        settings.store.users,
+        service.running,
     )
 
 
@@ -111,8 +131,11 @@ async def ask(server: Server) -> Kernels | None:
 
 
 async def _serve(deployment: Deployment) -> None:
-    service = make_service(deployment)
-    running = asyncio.ensure_future(service.run())
+    client = docker.APIClient(version="auto", **kwargs_from_env(), timeout=_ENGINE_TIMEOUT_S)
+    call = engine.Caller(client, ThreadPoolExecutor(8, thread_name_prefix="engine"))
+    service = make_service(deployment, call)
+    rounds = make_rounds(deployment.settings, service, call)
+    running = asyncio.gather(service.run(), rounds.run())
     # Ctrl-C is run.sh's to hear, which then sends this.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     _LOG.info("Servers are looked at every %s s", deployment.settings.cull_every_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -11,6 +12,8 @@ from .history import History, Idle, Kernels
 #: Warnings come at these parts of a limit, and the first at least so long before the stop.
 FIRST_WARNING, SECOND_WARNING = 0.75, 0.9
 NOTICE = timedelta(minutes=10)
+#: A server with a GPU whose owner's files take too much has so long: perhaps it is at work.
+TIME_TO_DELETE = timedelta(hours=1)
 
 
 class Reason(str, Enum):
@@ -19,6 +22,15 @@ class Reason(str, Enum):
     IDLE = "idle"
     STALLED = "stalled"
     RUNTIME = "runtime"
+    #: What it writes outside of its owner's files takes too much room.
+    CONTAINER_FULL = "container-full"
+    #: Its owner's files do, and it holds a GPU.
+    WORKSPACE_FULL = "workspace-full"
+
+    @property
+    def is_idleness(self) -> bool:
+        """Whether a server that somebody keeps is not stopped for this reason."""
+        return self in (Reason.IDLE, Reason.STALLED)
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,8 @@ class Rules:
         By which `idle_timeout` is cut for a server with a GPU while many want one.
     notice
         No server is stopped sooner after its owner was first warned.
+    container_bytes, workspace_bytes
+        What it may write outside of its owner's files, and what all of these may take.
     """
 
     idle_timeout: timedelta | None = timedelta(minutes=30)
@@ -48,6 +62,8 @@ class Rules:
     stalled_after: timedelta = timedelta(hours=1)
     high_demand_factor: float = 0.5
     notice: timedelta = NOTICE
+    container_bytes: int | None = None
+    workspace_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,11 @@ class Facts:
     warned_idle, warned_runtime
         When its owner was warned: never, of the first stage, or of both. Warnings of idleness are
         forgotten when the server is busy again.
+    full
+        What of the disk it takes too much of; None if of nothing, or if that is not known. See
+        `too_full`.
+    warned_full
+        When its owner was warned of just that.
     """
 
     started: datetime
@@ -75,6 +96,8 @@ class Facts:
     keep_until: datetime | None = None
     warned_idle: tuple[datetime, ...] = ()
     warned_runtime: tuple[datetime, ...] = ()
+    full: Reason | None = None
+    warned_full: tuple[datetime, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -186,9 +209,8 @@ def decide(
     if facts.protected:
         return Keep()
     keeps = []
-    if rules.max_runtime is not None:
-        course = _Course(Reason.RUNTIME, facts.started, rules.max_runtime, rules.notice)
-        found = _outcome(course, course.end, facts.warned_runtime, now)
+    for course, warned in _courses_whatever_it_does(facts, rules, now):
+        found = _outcome(course, course.end, warned, now)
         if isinstance(found.decision, Warn) or (
             isinstance(found.decision, Stop) and history.is_full(rules.idle)
         ):
@@ -204,6 +226,43 @@ def decide(
             return found.decision
         keeps.append(Keep(found.stop_at, course.why))
     return min(keeps, key=lambda keep: keep.stop_at or now, default=Keep())
+
+
+def too_full(
+    rules: Rules, has_gpu: bool, container_bytes: int | None, workspace_bytes: int | None
+) -> Reason | None:
+    """Return why a server takes too much of the disk; None if it does not, or it is not known.
+
+    Parameters
+    ----------
+    container_bytes, workspace_bytes
+        What is taken of the limits of the same names in `rules`; None if that is not known.
+    """
+    if _is_over(container_bytes, rules.container_bytes):
+        return Reason.CONTAINER_FULL
+    if has_gpu and _is_over(workspace_bytes, rules.workspace_bytes):
+        return Reason.WORKSPACE_FULL
+    return None
+
+
+def _is_over(used: int | None, limit: int | None) -> bool:
+    return used is not None and limit is not None and used > limit
+
+
+def _courses_whatever_it_does(
+    facts: Facts, rules: Rules, now: datetime
+) -> Iterator[tuple[_Course, tuple[datetime, ...]]]:
+    """Give the courses that a server at work takes as well, and when their owner was warned."""
+    if rules.max_runtime is not None:
+        course = _Course(Reason.RUNTIME, facts.started, rules.max_runtime, rules.notice)
+        yield course, facts.warned_runtime
+    if facts.full is not None:
+        time = rules.notice
+        if facts.full is Reason.WORKSPACE_FULL:
+            time = max(time, TIME_TO_DELETE)
+        # Warned at once, and it counts from there.
+        since = facts.warned_full[0] if facts.warned_full else now
+        yield _Course(facts.full, since, time, time), facts.warned_full
 
 
 @dataclass(frozen=True)

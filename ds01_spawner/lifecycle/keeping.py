@@ -23,6 +23,8 @@ from .told import as_kept
 #: DS01's file: whoever makes it in a project keeps that project's server.
 KEEP_ALIVE = ".keep-alive"
 _WORKSPACE = "/workspace"
+#: Keeping a server does not help against these.
+_FULL = (Reason.CONTAINER_FULL.value, Reason.WORKSPACE_FULL.value)
 
 
 @dataclass(frozen=True)
@@ -108,16 +110,10 @@ class Keeping:
             404 if there is no such server, 409 if it cannot be kept any longer.
         """
         found = await running_server(self._docker, self._hub_id, user, project)
-        most = self._life(found, project, lifecycle, now).keep_most_until
+        life = self._life(found, project, lifecycle, now)
+        most = life.keep_most_until
         if most is None:
-            raise Refused(
-                "Idle servers are not stopped, so there is nothing to keep it from."
-                if lifecycle.idle_timeout is None
-                else f"It has been idle for {words.duration(lifecycle.keepalive_most)}, the "
-                "longest that an idle server can be kept. Save your work.",
-                reason="keep",
-                status_code=409,
-            )
+            raise Refused(_why_not_kept(life, lifecycle), reason="keep", status_code=409)
         until = min(now + time, most)
         self._records.keep(Kept(found["Id"], user, project, ASKED, until, user))
         self._records.tell(
@@ -245,14 +241,23 @@ def file_touched(inspected: Mapping[str, Any], now: datetime) -> datetime | None
     return None
 
 
+def _why_not_kept(life: ServerLife, lifecycle: Lifecycle) -> str:
+    if life.why in _FULL:
+        return f"That does not help here. {life.words}"
+    if lifecycle.idle_timeout is None:
+        return "Idle servers are not stopped, so there is nothing to keep it from."
+    return (
+        f"It has been idle for {words.duration(lifecycle.keepalive_most)}, the longest that an "
+        "idle server can be kept. Save your work."
+    )
+
+
 def _warnings(course: Course) -> int:
-    memory = course.memory
-    is_runtime = course.why == Reason.RUNTIME.value
-    return len(memory.warned_runtime if is_runtime else memory.warned_idle)
+    return len(course.memory.warned_of(Reason(course.why))) if course.why else 0
 
 
 def _most_until(course: Course | None, lifecycle: Lifecycle, now: datetime) -> datetime | None:
-    if lifecycle.idle_timeout is None:
+    if lifecycle.idle_timeout is None or (course and course.why in _FULL):
         return None
     busy_until = course.memory.busy_until if course else now
     most = busy_until + lifecycle.keepalive_most

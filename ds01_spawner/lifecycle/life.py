@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from .decide import Decision, Facts, Reason, Rules, Warn, decide
+from .decide import Decision, Facts, Reason, Rules, Warn, decide, too_full
 from .history import History, Kernels, Sample
 
 #: Samples further apart than so many cycles say nothing of the time between them.
@@ -24,6 +24,8 @@ class Circumstances:
         See `decide.Facts`.
     high_demand
         See `decide.decide`.
+    container_bytes, workspace_bytes
+        See `decide.too_full`.
     """
 
     rules: Rules
@@ -31,6 +33,8 @@ class Circumstances:
     high_demand: bool = False
     protected: bool = False
     keep_until: datetime | None = None
+    container_bytes: int | None = None
+    workspace_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Memory:
         When it was looked at last.
     busy_until, quiet_since
         See `history.History`.
-    warned_idle, warned_runtime
+    warned_idle, warned_runtime, full, warned_full
         See `decide.Facts`.
     """
 
@@ -52,12 +56,23 @@ class Memory:
     quiet_since: datetime
     warned_idle: tuple[datetime, ...] = ()
     warned_runtime: tuple[datetime, ...] = ()
+    full: Reason | None = None
+    warned_full: tuple[datetime, ...] = ()
+
+    def warned_of(self, why: Reason) -> tuple[datetime, ...]:
+        """Return when the owner was warned of a stop for this reason."""
+        if why is Reason.RUNTIME:
+            return self.warned_runtime
+        if why.is_idleness:
+            return self.warned_idle
+        return self.warned_full if why is self.full else ()
 
 
 class Life:
     """Keeps what is known of one server.
 
-    - A warning of idleness counts until the server is busy again; then it begins anew.
+    - A warning of idleness counts until the server is busy again; then it begins anew. One of a
+      limit on the disk counts while that is exceeded.
     - It is asked for its kernels only when that matters.
 
     Parameters
@@ -80,8 +95,12 @@ class Life:
         self._cycle = cycle
         self._history = History.begun(max(started, now))
         self._warned: dict[Reason, tuple[datetime, ...]] = {}
+        self._full: Reason | None = None
         if memory is not None:
             self._warned[Reason.RUNTIME] = memory.warned_runtime
+            if memory.full is not None:
+                self._full = memory.full
+                self._warned[memory.full] = memory.warned_full
             if now - memory.at <= GAP_CYCLES * cycle:
                 self._history = History(memory.busy_until, memory.quiet_since, begun_at=now)
                 self._warned[Reason.IDLE] = memory.warned_idle
@@ -103,6 +122,8 @@ class Life:
             self._history.quiet_since,
             self._warnings_of_idleness(),
             self._warned.get(Reason.RUNTIME, ()),
+            self._full,
+            self._warned_full(),
         )
 
     def look(self, sample: Sample, circumstances: Circumstances) -> Decision:
@@ -116,6 +137,7 @@ class Life:
             if self._kept_until is not None and self._kept_until > sample.at:
                 # The stop that its owner was warned of does not come; the next one has its own.
                 self._warned[Reason.IDLE] = ()
+        self._note_full(circumstances)
         gap = self._cycle * GAP_CYCLES
         self._history = self._history.with_sample(sample, circumstances.rules.idle, gap)
         return self._decide(None, silent=False)
@@ -141,6 +163,8 @@ class Life:
             keep_until=given.keep_until,
             warned_idle=self._warnings_of_idleness(),
             warned_runtime=self._warned.get(Reason.RUNTIME, ()),
+            full=self._full,
+            warned_full=self._warned_full(),
         )
         decision = decide(
             *(self._history, facts, given.rules, given.high_demand, now),
@@ -155,6 +179,17 @@ class Life:
             self._warned[key] = (*before, now)
         return decision
 
+    def _note_full(self, given: Circumstances) -> None:
+        full = too_full(*(given.rules, given.has_gpu, given.container_bytes, given.workspace_bytes))
+        if full is not self._full:
+            # Each limit has warnings of its own, each time that it is exceeded.
+            self._warned.pop(Reason.CONTAINER_FULL, None)
+            self._warned.pop(Reason.WORKSPACE_FULL, None)
+        self._full = full
+
+    def _warned_full(self) -> tuple[datetime, ...]:
+        return self._warned.get(self._full, ()) if self._full else ()
+
     def _warnings_of_idleness(self) -> tuple[datetime, ...]:
         warned = self._warned.get(Reason.IDLE, ())
         if warned and warned[0] <= self._history.busy_until:
@@ -163,4 +198,4 @@ class Life:
 
 
 def _kept_under(warning: Warn) -> Reason:
-    return Reason.RUNTIME if warning.why is Reason.RUNTIME else Reason.IDLE
+    return Reason.IDLE if warning.why.is_idleness else warning.why

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Select, String, Update, delete, func, insert, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
-from ..store import open_database, put
+from ..store import make_tables, open_database, put
+from .decide import Reason
 from .life import Memory
 
 #: Events older than this are forgotten.
@@ -134,6 +135,8 @@ class _LifeRow(_Base):
     quiet_since: Mapped[datetime]
     warned_idle: Mapped[str]
     warned_runtime: Mapped[str]
+    full: Mapped[str] = mapped_column(String, server_default="")
+    warned_full: Mapped[str] = mapped_column(String, server_default="[]")
     stop_at: Mapped[datetime | None]
     why: Mapped[str]
     is_warned: Mapped[bool]
@@ -183,7 +186,7 @@ class LifeRecords:
 
     def __init__(self, path: Path) -> None:
         engine = open_database(path)
-        _Base.metadata.create_all(engine)
+        make_tables(engine, _Base)
         self._session = sessionmaker(engine)
 
     # -- lives ---------------------------------------------------------------------------------
@@ -362,6 +365,8 @@ def _life_values(course: Course) -> dict[str, Any]:
         "quiet_since": _naive(memory.quiet_since),
         "warned_idle": _written(memory.warned_idle),
         "warned_runtime": _written(memory.warned_runtime),
+        "full": memory.full.value if memory.full else "",
+        "warned_full": _written(memory.warned_full),
         "stop_at": _naive(course.stop_at) if course.stop_at else None,
         "why": course.why,
         "is_warned": course.is_warned,
@@ -382,6 +387,8 @@ def _course(row: _LifeRow) -> Course:
             quiet_since=_aware(row.quiet_since),
             warned_idle=_read(row.warned_idle),
             warned_runtime=_read(row.warned_runtime),
+            full=Reason(row.full) if row.full else None,
+            warned_full=_read(row.warned_full),
         ),
         stop_at=_aware(row.stop_at) if row.stop_at else None,
         why=row.why,

@@ -19,6 +19,8 @@ from ..gpus.occupancy import Container
 from ..gpus.snapshot import own_containers
 from ..names import project_of
 from ..policy import Lifecycle
+from ..storage.records import Uses
+from ..storage.rounds import Running
 from . import words
 from .decide import NOTICE, Ask, Decision, Keep, Reason, Rules, Stop, Unknown, Warn
 from .history import Idle, Kernels, Sample
@@ -108,6 +110,8 @@ class Service:
         See `decide.Rules`.
     meters
         Read what servers do; None reads this machine's kernel.
+    uses
+        Gives what users and containers take on the disk, as far as it is known.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class Service:
         cycle: timedelta,
         notice: timedelta = NOTICE,
         meters: Meters | None = None,
+        uses: Callable[[datetime], Uses] = lambda _: Uses(),
     ) -> None:
         self._hub = hub
         self._docker = docker_call
@@ -137,6 +142,7 @@ class Service:
         self._cycle = cycle
         self._notice = notice
         self._meters = meters or Meters()
+        self._uses = uses
         self._lives: dict[str, Life] = {}
         self._courses = {course.container_id: course for course in records.courses()}
         self._inspected: dict[str, dict[str, Any]] = {}
@@ -177,6 +183,7 @@ class Service:
         (servers, ids), gpus = await asyncio.gather(self._servers(), self._gpus.load())
         self._forget_others(ids)
         keeps, protected = self._records.keeps(now), self._records.keeps(now, PROTECTED)
+        uses = self._uses(now)
         demand = self._demand(servers, gpus.weight, now)
         # All in one thread: one for each would take longer than to look.
         touches = await asyncio.to_thread(_touches, list(self._inspected.values()), now)
@@ -185,7 +192,8 @@ class Service:
             key = server.watched.container_id
             keep_until, is_protected = keeps.get(key), key in protected
             return await self._one(
-                *(server, gpus.percent, keep_until, touches.get(key), is_protected, demand, now)
+                *(server, gpus.percent, keep_until, touches.get(key), is_protected),
+                *(demand, uses, now),
             )
 
         found = await asyncio.gather(*map(one, servers), return_exceptions=True)
@@ -214,6 +222,14 @@ class Service:
         self._silence_told &= ids
         self._oom_kills = {key: kills for key, kills in self._oom_kills.items() if key in ids}
         self._meters.forget_others(ids)
+
+    def running(self) -> list[Running]:
+        """Return the servers that the latest look has found, as what writes to the disk."""
+        return [
+            Running(key, server.hub.user, server.project, self._inspected[key])
+            for key, server in self._found.items()
+            if key in self._inspected
+        ]
 
     async def wait(self) -> None:
         """Wait until the stops that were begun are done."""
@@ -306,6 +322,7 @@ class Service:
         touched: datetime | Exception | None,
         is_protected: bool,
         demand: Callable[[Lifecycle], bool],
+        uses: Uses,
         now: datetime,
     ) -> Course:
         key = server.watched.container_id
@@ -324,6 +341,8 @@ class Service:
             high_demand=demand(lifecycle),
             protected=is_protected,
             keep_until=keep_until,
+            container_bytes=uses.of_container(key),
+            workspace_bytes=uses.of_user(server.hub.user),
         )
         decision = life.look(sample, circumstances)
         if isinstance(decision, Ask):
@@ -365,9 +384,6 @@ class Service:
         elif isinstance(decision, Unknown):
             stop_at, why = None, ""
         memory = life.memory
-        is_warned = bool(
-            memory.warned_runtime if why == Reason.RUNTIME.value else memory.warned_idle
-        )
         return Course(
             container_id=server.watched.container_id,
             user=server.hub.user,
@@ -375,7 +391,7 @@ class Service:
             memory=memory,
             stop_at=stop_at,
             why=why,
-            is_warned=is_warned,
+            is_warned=bool(why and memory.warned_of(Reason(why))),
             keep_until=keep_until,
         )
 
@@ -487,6 +503,8 @@ def rules_from(lifecycle: Lifecycle, notice: timedelta = NOTICE) -> Rules:
         stalled_after=lifecycle.stalled_kernel,
         high_demand_factor=lifecycle.high_demand_factor,
         notice=notice,
+        container_bytes=lifecycle.container_bytes,
+        workspace_bytes=lifecycle.workspace_bytes,
     )
 
 
@@ -533,6 +551,8 @@ def _numbers(sample: Sample, life: Life, given: Circumstances) -> dict[str, Any]
         "network_bytes": sample.network_bytes,
         "busy_until": life.busy_until.isoformat(timespec="seconds"),
         "high_demand": given.high_demand,
+        "container_bytes": given.container_bytes,
+        "workspace_bytes": given.workspace_bytes,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
@@ -13,22 +13,43 @@ from .records import ASKED, PROTECTED, Course, Kept, LifeRecords
 
 @dataclass(frozen=True)
 class Told:
-    """What stands beside one server: a notice, or until when it is kept."""
+    """What stands beside one server.
+
+    Attributes
+    ----------
+    notice
+        That it will be stopped, or that it fills the disk; empty if there is nothing to tell.
+    keep_until
+        Until when it is kept; None if nobody has asked.
+    can_be_kept
+        Whether that would put off what the notice says.
+    """
 
     notice: str
-    keep_until: datetime | None
+    keep_until: datetime | None = None
+    can_be_kept: bool = False
 
 
-def told_to_owner(records: LifeRecords, user: str) -> dict[str, Told]:
-    """Return what there is to tell of a user's servers, by their projects."""
+def told_to_owner(records: LifeRecords, user: str, of_disk: Mapping[str, str]) -> dict[str, Told]:
+    """Return what there is to tell of a user's servers, by their projects.
+
+    Parameters
+    ----------
+    of_disk
+        What there is to tell of the room that they take, by their containers' ids; a stop that
+        comes is told instead.
+    """
     now = datetime.now(timezone.utc)
     kept = records.kept(now)
     found = {}
     for seen in records.courses(user):
         course = as_kept(seen, kept, now)
-        notice = words.told(course, now) if course.is_warned else ""
+        notice, can_be_kept = of_disk.get(seen.container_id, ""), False
+        if course.is_warned:
+            notice = words.told(course, now)
+            can_be_kept = bool(course.why) and Reason(course.why).is_idleness
         if notice or course.keep_until:
-            found[course.project] = Told(notice, course.keep_until)
+            found[course.project] = Told(notice, course.keep_until, can_be_kept)
     return found
 
 
@@ -47,6 +68,6 @@ def as_kept(course: Course, kept: Iterable[Kept], now: datetime) -> Course:
     keep_until = max((at for at in known if at and at > now), default=None)
     course = replace(course, keep_until=keep_until)
     is_put_off = keep_until and course.stop_at and course.stop_at < keep_until
-    if is_put_off and course.why != Reason.RUNTIME.value:
+    if is_put_off and course.why and Reason(course.why).is_idleness:
         return replace(course, stop_at=keep_until, is_warned=False)
     return course

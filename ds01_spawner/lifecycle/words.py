@@ -36,6 +36,18 @@ def stopped(stop: Stop, rules: Rules, now: datetime) -> str:
     if stop.why is Reason.RUNTIME:
         assert rules.max_runtime is not None
         return f"after {duration(rules.max_runtime)}, the longest that a server may run"
+    if stop.why is Reason.CONTAINER_FULL:
+        assert rules.container_bytes is not None
+        return (
+            f"because its files outside /workspace and the home took more than "
+            f"{format_bytes(rules.container_bytes)}"
+        )
+    if stop.why is Reason.WORKSPACE_FULL:
+        assert rules.workspace_bytes is not None
+        return (
+            f"because your files take more than {format_bytes(rules.workspace_bytes)}: start it "
+            "without a GPU to delete some"
+        )
     if stop.why is Reason.STALLED:
         return (
             f"after {time} in which what runs in it used neither CPU nor GPU: it may wait for an "
@@ -81,6 +93,16 @@ def warned(why: Reason, stop_at: datetime, now: datetime) -> str:
     left = duration(stop_at - now)
     if why is Reason.RUNTIME:
         return f"It will be stopped in {left}: then it has run as long as a server may."
+    if why is Reason.CONTAINER_FULL:
+        return (
+            f"It will be stopped in {left}: its files outside /workspace and the home take too "
+            "much of the disk. Delete some, for example in /tmp."
+        )
+    if why is Reason.WORKSPACE_FULL:
+        return (
+            f"It will be stopped in {left}: your files take too much of the disk for a server with "
+            "a GPU. Delete some."
+        )
     if why is Reason.STALLED:
         return (
             f"It will be stopped in {left}: what runs in it uses neither CPU nor GPU, and may wait "

@@ -15,6 +15,8 @@ _UNITS = {
     "max_gpu_slots_per_container": "GPUs or MIG devices per server",
     "max_cpus": "CPUs per server",
     "max_containers_per_user": "servers at a time",
+    "storage_workspace": "in all workspaces and the home",
+    "storage_container": "per server, outside of these",
     "pids_limit": "processes per server",
     "max_tasks": "processes over all servers",
     "max_runtime_h": "hours",

@@ -45,7 +45,7 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """How long a server may live, and when it counts as idle.
+    """How long a server may live, when it counts as idle, and how much it may write.
 
     Attributes
     ----------
@@ -78,6 +78,10 @@ class Lifecycle:
         Their share of the time then.
     never_started
         A container that was made and does not run is removed after this.
+    workspace_bytes
+        What all workspaces and the home of a user may take on the disk; None means no limit.
+    container_bytes
+        What a server may write outside of these; None means no limit.
     """
 
     max_runtime: timedelta | None = timedelta(hours=24)
@@ -95,6 +99,8 @@ class Lifecycle:
     high_demand_share: float = 0.8
     high_demand_factor: float = 0.5
     never_started: timedelta = timedelta(minutes=30)
+    workspace_bytes: int | None = None
+    container_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ POLICIES = {
 RULES_DROPPED = frozenset(
     {
         *("gpu_memory", "io_read_bps", "io_write_bps", "ulimit_nofile"),
-        *("storage_workspace", "storage_data", "storage_tmp"),
+        *("storage_data", "storage_tmp"),
         *("reservation_start", "reservation_end", "reserved_gpus"),
     }
 )

@@ -213,6 +213,8 @@ def _limits(values: Mapping[str, Value]) -> Limits:
             never_started=get(
                 "policies.created_container_timeout_m", lambda value: parse_time(value, "m")
             ),
+            workspace_bytes=get("storage_workspace", parse_bytes),
+            container_bytes=get("storage_container", parse_bytes),
         ),
         images=ImageRules(
             may_build=get("images.may_build"),

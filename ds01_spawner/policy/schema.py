@@ -178,6 +178,8 @@ class Rules(_Section):
     shm_size: Size = "16g"
     pids_limit: Several = 4096
     max_containers_per_user: Count = 3
+    storage_workspace: Annotated[Size | None, BeforeValidator(_no_limit)] = None
+    storage_container: Annotated[Size | None, BeforeValidator(_no_limit)] = None
     max_runtime_h: Annotated[Hours | None, BeforeValidator(_no_limit)] = 24
     idle_timeout_h: Annotated[Hours | None, BeforeValidator(_no_limit)] = 0.5
     gpu_hold_after_stop_h: Annotated[Hours | None, BeforeValidator(_no_limit)] = 0.25

@@ -113,11 +113,12 @@ class OwnLimits(Page):
         """Show what somebody may have and has."""
         person = await self.answered(self.person(name))
         standing = await self.answered(self.look.standing(person))
+        records = self.site.settings.life_records
         self.write_page(
             "limits.html",
             standing=standing,
             owner=person.name,
-            lives=told_to_owner(self.site.settings.life_records, person.name),
+            lives=told_to_owner(records, person.name, standing.of_servers),
         )
 
 

@@ -44,7 +44,10 @@ class Bytes(BaseModel):
 
 
 class OneServer(BaseModel):
-    """One server; its state is in Docker's words."""
+    """One server; its state is in Docker's words.
+
+    ``disk_bytes`` is what it takes outside of its owner's files; null if that is not known.
+    """
 
     server: str
     project: str
@@ -54,6 +57,7 @@ class OneServer(BaseModel):
     cpus: Amount
     memory: Bytes
     processes: Amount
+    disk_bytes: int | None
 
     @classmethod
     def of(cls, server: Server) -> OneServer:
@@ -77,6 +81,7 @@ class OneServer(BaseModel):
                 limit_bytes=server.memory_bytes, used_bytes=now.memory_bytes if now else None
             ),
             processes=Amount(limit=server.pids, used=now.tasks if now else None),
+            disk_bytes=server.disk_bytes,
         )
 
 

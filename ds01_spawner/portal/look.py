@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -23,8 +23,12 @@ from ..lifecycle.keeping import Keeping
 from ..lifecycle.leaving import Leavings
 from ..lifecycle.records import Kept
 from ..live import NeverRead
+from ..lone_thread import LoneThread
 from ..policy import this_machine
 from ..settings import DS01Settings
+from ..storage import room
+from ..storage.records import Kind, Use, largest
+from ..storage.room import Disk
 from .lately import Lately
 from .people import Person
 from .rates import Measured, Rates, Reader
@@ -33,6 +37,9 @@ from .standing import Server, Standing, standing, total_of
 #: Seconds for which an answer is given again; a page that refreshes itself asks less often.
 _AGE_S = 1.0
 _ENGINE_TIMEOUT_S = 15
+_DISK_PATIENCE_S = 5
+#: How many users, and how many servers, an admin is shown who fill the disks.
+_LARGEST = 5
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,10 @@ class Overview:
         The users who have servers.
     kept
         The servers that are kept although they may be idle.
+    disks
+        Those with users' files and containers; none if they do not say how much room they have.
+    largest
+        Who takes most of them: users, then servers.
     """
 
     problems: tuple[str, ...]
@@ -69,6 +80,8 @@ class Overview:
     enforced: str
     holders: tuple[Holder, ...]
     kept: tuple[Kept, ...]
+    disks: tuple[Disk, ...]
+    largest: tuple[Use, ...]
 
 
 class Look:
@@ -95,6 +108,7 @@ class Look:
         changed = partial(self._docker.in_thread, read_changes, client)
         self.leavings = Leavings(self._docker, settings.hub_id, changed)
         self._rates = Rates()
+        self._disk_thread = LoneThread("disks")
         self._slices: Slices | None = None
         self._lately: Lately[Standing] = Lately(_AGE_S)
 
@@ -138,6 +152,8 @@ class Look:
             enforced=self.enforced,
             holders=_holders(listed),
             kept=tuple(self._kept(listed)),
+            disks=await self._disks(),
+            largest=_largest(self._settings.storage_records.all(), listed),
         )
 
     async def kept(self) -> list[Kept]:
@@ -154,6 +170,17 @@ class Look:
         running = {each["Id"] for each in listed if each["State"] == "running"}
         return self.keeping.all_kept(running, datetime.now(timezone.utc))
 
+    async def _disks(self) -> tuple[Disk, ...]:
+        settings, root = self._settings, (await self._docker("info")).get("DockerRootDir", "")
+        look = self._disk_thread.run(
+            *(room.look, settings.data_dir, settings.accounts_from, root),
+            settings.lowest_free_disk_for_servers,
+        )
+        try:
+            return tuple(await asyncio.wait_for(look, _DISK_PATIENCE_S))
+        except (OSError, asyncio.TimeoutError):
+            return ()
+
     async def _standing(self, person: Person) -> Standing:
         share = self._settings.share_of(person.name, person.groups)
         limits = share.resolved.limits.within(this_machine())
@@ -166,11 +193,16 @@ class Look:
         if slices is not None and readers:
             readers[of_slice] = partial(_slice_usage, slices, slice_name(person.name))
         measured = await self._rates.measure(readers)
-        shown = [replace(server, now=measured.get(id_)) for id_, (server, _) in servers.items()]
+        uses = self._settings.storage_records.uses(datetime.now(timezone.utc), person.name)
+        shown = [
+            replace(server, now=measured.get(id_), disk_bytes=uses.of_container(id_))
+            for id_, (server, _) in servers.items()
+        ]
         total: Measured | None = total_of(measured[id_] for id_ in servers if id_ in measured)
         if of_slice in readers:
             total = measured[of_slice]
-        return standing(share, limits, sorted(shown, key=lambda s: s.name), total, self.enforced)
+        by_name = sorted(shown, key=lambda s: s.name)
+        return standing(share, limits, by_name, total, self.enforced, uses)
 
     async def _slices_here(self) -> Slices | None:
         if self._slices is None and self.enforced == "slice":
@@ -217,6 +249,13 @@ def _slice_usage(slices: Slices, name: str) -> Usage | None:
         return slices.usage(name)
     except SliceError:
         return None
+
+
+def _largest(uses: Collection[Use], listed: Iterable[Mapping[str, Any]]) -> tuple[Use, ...]:
+    there = {each["Id"] for each in listed}
+    left = [use for use in uses if use.kind is Kind.USER or use.name in there]
+    users, servers = (largest(left, kind, _LARGEST) for kind in (Kind.USER, Kind.CONTAINER))
+    return (*users, *servers)
 
 
 def _holders(listed: Iterable[Mapping[str, Any]]) -> tuple[Holder, ...]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from ..names import project_of
 from ..policy import Limits, Share, explain, format_bytes
+from ..storage import words
+from ..storage.records import Uses
 from .rates import Measured
 
 
@@ -27,6 +29,8 @@ class Server:
         What it holds in GPUs: their UUIDs, a profile or ``full``, and GPU equivalents.
     cpus, memory_bytes, pids
         Its limits.
+    disk_bytes
+        What it takes on the disk outside of its owner's files; None if that is not known.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Server:
     memory_bytes: int = 0
     pids: int = 0
     now: Measured | None = None
+    disk_bytes: int | None = None
 
     @property
     def project(self) -> str:
@@ -99,12 +104,22 @@ class Standing:
     ----------
     enforced
         What holds the sum over all servers: ``slice`` or ``admission``.
+    files, of_servers
+        What to tell of the room that the user's files take, and of what servers take, by their
+        containers' ids.
     """
 
     share: Share
     servers: tuple[Server, ...]
     bars: tuple[Bar, ...]
     enforced: str
+    files: str
+    of_servers: Mapping[str, str]
+
+    @property
+    def container_bytes(self) -> int | None:
+        """What each server may take on the disk outside of its owner's files."""
+        return self.share.resolved.limits.lifecycle.container_bytes
 
     @property
     def rows(self) -> list[tuple[str, str, str]]:
@@ -113,7 +128,12 @@ class Standing:
 
 
 def standing(
-    share: Share, limits: Limits, servers: Sequence[Server], total: Measured | None, enforced: str
+    share: Share,
+    limits: Limits,
+    servers: Sequence[Server],
+    total: Measured | None,
+    enforced: str,
+    uses: Uses,
 ) -> Standing:
     """Put together what a user may have and has.
 
@@ -123,7 +143,10 @@ def standing(
         Those of `share`, cut to the machine.
     total
         What all of the user's servers use now; None if that cannot be read.
+    uses
+        What the user takes on the disk, as far as that is known.
     """
+    user, lifecycle = share.resolved.user, limits.lifecycle
     values = share.resolved.values
     running = [server for server in servers if server.state not in ("exited", "dead")]
     gpu_key = _lower(values, "max_gpu_equivalents", "aggregate.gpu_limit")
@@ -151,8 +174,10 @@ def standing(
         bar("aggregate.cpu_quota", "CPU", cpus, most.cpus, "CPUs"),
         bar("aggregate.memory_max", "Memory", memory, most.memory_bytes, "B"),
         bar(tasks_key, "Processes and threads", tasks, most.tasks, "tasks"),
+        bar("storage_workspace", "Files", uses.of_user(user), lifecycle.workspace_bytes, "B"),
     )
-    return Standing(share, tuple(servers), bars, enforced)
+    of_user, of_servers = words.of_user(uses, user, lifecycle), words.of_servers(uses, lifecycle)
+    return Standing(share, tuple(servers), bars, enforced, of_user, of_servers)
 
 
 def total_of(measured: Iterable[Measured | None]) -> Measured | None:

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import requests
 
+from ds01_spawner.storage.records import StorageRecords
 from tests.hub import Hub, Server, User, eventually
 
 SMALL = {"memory": "1g", "cpus": 0.5}
 #: Times that a test can wait for: the policy takes seconds as well as hours.
 QUICK = {"idle_timeout_h": "20s", "policies": {"cpu_idle_threshold": 30}}
+ROOM = {"idle_timeout_h": None, "storage_workspace": "30m", "storage_container": "30m"}
 STALLED = {"policies": {"stalled_kernel_h": "25s"}}
 EXEMPT = "- {username: eve, exempt_from: [idle_timeout_h], expires_on: 2999-01-01, reason: test}\n"
 
@@ -38,7 +40,7 @@ def hub(built, tmp_path_factory) -> Iterator[Hub]:
         {
             "defaults": QUICK,
             "policies": {"grace_period_m": "1s"},
-            "user_overrides": {"asking": STALLED},
+            "user_overrides": {"asking": STALLED, "pia": ROOM},
         },
         {"lifecycle-exemptions.yaml": EXEMPT},
     )
@@ -183,6 +185,42 @@ def test_a_training_has_time_to_write_its_checkpoint(hub):
     server.owner.stop()
 
     assert (folder / "checkpoint").read_text() == "whole"
+
+
+def test_who_fills_the_disk_is_stopped_with_the_reason_and_gets_no_gpu(hub):
+
+    def fill(server: Server) -> None:
+        server.run(
+            "import os\n"
+            "for name in ('/var/tmp/big', '/workspace/big'):\n"
+            "    open(name, 'wb').write(os.urandom(40 << 20))"
+        )
+
+    (server,) = started(hub, pia=fill)
+    pia, records = server.owner, StorageRecords(hub.data / "ds01.sqlite")
+    # Measured before it was full, perhaps, and anew only after minutes.
+    records.forget(use for use in records.all() if use.user == "pia")
+
+    eventually(lambda: not pia.is_active(), "it is stopped", 90)
+
+    stopped, *before = events(pia)
+    assert stopped["kind"] == "stopped"
+    assert "files outside /workspace and the home took more than 30 MiB" in stopped["why"]
+    assert 40 << 20 < stopped["numbers"]["container_bytes"] < 60 << 20
+    assert before[0]["kind"] == "warned"
+    page = hub.logged_in("pia").get(f"{hub.url}/hub/home").text
+    assert "files outside /workspace and the home took more than 30 MiB" in page
+    assert "more than the 30 MiB that they may" in page
+    answer = pia.ask(gpu="full", **SMALL)
+    assert answer.status_code == 403, answer.text
+    assert "start a server without a GPU to delete some" in answer.json()["message"]
+    (used,) = [
+        limit
+        for limit in ask(pia, "GET", "limits").json()["limits"]
+        if limit["key"] == "storage_workspace"
+    ]
+    assert 40 << 20 < used["used"] < 60 << 20
+    (hub.data / "workspaces" / "pia" / "default" / "big").unlink()
 
 
 @pytest.mark.long

@@ -20,6 +20,7 @@ from ds01_spawner.lifecycle.decide import (
     Unknown,
     Warn,
     decide,
+    too_full,
 )
 from ds01_spawner.lifecycle.history import History, Idle, Kernels, Sample
 
@@ -189,6 +190,9 @@ ELSE = {
     ),
     f"kept until {N}": lambda case, m: case.facts.update(keep_until=at(m)),
     "protected": lambda case: case.facts.update(protected=True),
+    "it fills the disk": lambda case: case.facts.update(full=Reason.CONTAINER_FULL),
+    "its owner fills the disk": lambda case: case.facts.update(full=Reason.WORKSPACE_FULL),
+    f"warned of that at {N} and {N}": (lambda case, *minutes: case.warned("warned_full", *minutes)),
     "has a GPU": lambda case: case.facts.update(has_gpu=True),
     "many want one": lambda case: setattr(case, "high_demand", True),
     "not asked": lambda case: setattr(case, "is_asked", False),
@@ -261,3 +265,47 @@ def test_a_warning_of_an_earlier_end_is_none_of_a_later_one():
     )
     late = {"warned_runtime": (at(180), at(216))}
     assert decided(busy(480), 480, rules=rules, **late) == Warn(at(490), Reason.RUNTIME, 1)
+
+
+# -- the disk -------------------------------------------------------------------------------------
+
+ROOM = Rules(idle_timeout=None, max_runtime=None, container_bytes=10, workspace_bytes=50)
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "container", "workspace", "full"),
+    [
+        (True, 10, 50, None),
+        (True, 11, 50, Reason.CONTAINER_FULL),
+        (True, 10, 51, Reason.WORKSPACE_FULL),
+        # Where its owner deletes files.
+        (False, 10, 51, None),
+        (False, 11, 51, Reason.CONTAINER_FULL),
+        # What is not known is not too much.
+        (True, None, None, None),
+    ],
+)
+def test_what_takes_too_much_room(has_gpu, container, workspace, full):
+    assert too_full(ROOM, has_gpu, container, workspace) is full
+    assert too_full(Rules(), has_gpu, container, workspace) is None
+
+
+@pytest.mark.parametrize(
+    ("why", "time"), [(Reason.CONTAINER_FULL, 10), (Reason.WORKSPACE_FULL, 60)]
+)
+def test_a_full_server_is_warned_at_once_and_stopped_however_busy_it_is(why, time):
+    history = lived(200, cpu=lambda m: 90.0)
+    full = {"full": why, "rules": ROOM}
+    assert decided(history, 100, **full) == Warn(at(100 + time), why, 1)
+    warned = (at(100),)
+    assert decided(history, 101, warned_full=warned, **full) == Keep(at(100 + time), why)
+    second = 100 + time * 0.9
+    assert decided(history, second, warned_full=warned, **full) == Warn(at(100 + time), why, 2)
+    both = (at(100), at(second))
+    assert decided(history, 100 + time, warned_full=both, **full) == Stop(why, at(100))
+    # Not by a service that has only just begun to look.
+    assert isinstance(decided(lived(1), 100 + time, warned_full=both, **full), Keep)
+    # Nobody keeps it from that, but an admin's label does.
+    kept = {"keep_until": at(900), "warned_full": both}
+    assert decided(history, 100 + time, **kept, **full) == Stop(why, at(100))
+    assert decided(history, 100 + time, protected=True, warned_full=both, **full) == Keep()

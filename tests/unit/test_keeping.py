@@ -103,13 +103,13 @@ async def test_a_warned_server_says_so_until_it_is_kept(keeping, records):
     records.keep_courses([course()])
     found = await keeping.life("alice", "vision", RULES, NOW)
     assert found.words == "It will be stopped in 9 minutes if nothing runs in it."
-    assert told_to_owner(records, "alice")["vision"].notice
+    assert told_to_owner(records, "alice", {})["vision"].notice
 
     await keeping.keep("alice", "vision", HOUR, RULES, NOW)
 
     found = await keeping.life("alice", "vision", RULES, NOW)
     assert (found.words, found.is_warned, found.stop_at) == ("", False, NOW + HOUR)
-    assert told_to_owner(records, "alice")["vision"].notice == ""
+    assert told_to_owner(records, "alice", {})["vision"].notice == ""
     await keeping.end("alice", "vision", "admin")
     assert (await keeping.life("alice", "vision", RULES, NOW)).is_warned
 
@@ -236,3 +236,26 @@ def test_a_disk_that_does_not_say_is_not_taken_for_one_without_the_file(tmp_path
     monkeypatch.setattr(os, "lstat", stale)
     with pytest.raises(OSError, match="Stale"):
         file_touched(inspected, NOW)
+
+
+@pytest.mark.parametrize("why", [Reason.CONTAINER_FULL, Reason.WORKSPACE_FULL])
+async def test_a_server_that_fills_the_disk_cannot_be_kept(keeping, records, why):
+    memory = Memory(NOW, NOW, NOW, full=why, warned_full=(NOW,))
+    records.keep_courses([replace(course(why=why.value), memory=memory)])
+    found = await keeping.life("alice", "vision", RULES, NOW)
+    assert (found.warnings, found.keep_most_until) == (1, None)
+    told = told_to_owner(records, "alice", {})["vision"]
+    assert ("of the disk" in told.notice, told.can_be_kept) == (True, False)
+    with pytest.raises(Refused, match="does not help here"):
+        await keeping.keep("alice", "vision", HOUR, RULES, NOW)
+    assert (await keeping.life("alice", "vision", RULES, NOW)).stop_at == found.stop_at
+
+
+async def test_what_a_server_takes_is_told_where_nothing_else_is(keeping, records):
+    records.keep_courses([running := course(is_warned=False)])
+    told = told_to_owner(records, "alice", {running.container_id: "It is large."})
+    assert told["vision"].notice == "It is large."
+    records.keep_courses([course()])
+    told = told_to_owner(records, "alice", {running.container_id: "It is large."})
+    assert told["vision"].can_be_kept
+    assert "if nothing runs" in told["vision"].notice

@@ -49,6 +49,7 @@ class Portal:
     """The portal of a Hub with one running server, alice's ``vision``."""
 
     prefix, hub_url, cookie_secret = "/services/ds01/", "/hub/", b"x" * 32
+    hub_host = ""
 
     def __init__(self, records):
         self.records = records
@@ -76,7 +77,7 @@ class Portal:
         return self.keeping.all_kept({"c1"}, NOW)
 
     async def overview(self):
-        return Overview((), (), "slice", (), tuple(await self.kept()))
+        return Overview((), (), "slice", (), tuple(await self.kept()), (), ())
 
     @asynccontextmanager
     async def serving(self):

@@ -16,6 +16,7 @@ from ds01_spawner.lifecycle import words
 from ds01_spawner.lifecycle.decide import Reason, Rules, Stop
 from ds01_spawner.lifecycle.life import Memory
 from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Course, Event, Kept, LifeRecords
+from ds01_spawner.policy import GIB
 from ds01_spawner.store import Store
 
 NOW = datetime(2026, 6, 1, 8, 0, 0, 123456, tzinfo=timezone.utc)
@@ -279,10 +280,19 @@ def test_times_are_told_as_people_tell_them(time, text):
             "after 45 minutes in which what runs in it used neither CPU nor GPU: it may wait for "
             "an input",
         ),
+        (
+            Reason.CONTAINER_FULL,
+            "because its files outside /workspace and the home took more than 10 GiB",
+        ),
+        (
+            Reason.WORKSPACE_FULL,
+            "because your files take more than 50 GiB: start it without a GPU to delete some",
+        ),
     ],
 )
 def test_the_owner_reads_why_a_server_was_stopped(why, text):
-    assert words.stopped(Stop(why, NOW - 45 * MINUTE), Rules(), NOW) == text
+    rules = Rules(container_bytes=10 * GIB, workspace_bytes=50 * GIB)
+    assert words.stopped(Stop(why, NOW - 45 * MINUTE), rules, NOW) == text
 
 
 @pytest.mark.parametrize("why", list(Reason))
@@ -291,7 +301,25 @@ def test_the_owner_reads_before_a_stop_when_it_comes_and_why(why):
     assert text.startswith("It will be stopped in 10 minutes")
     assert text.endswith(".")
     part = {"idle": "nothing runs", "runtime": "as long as", "stalled": "wait for an input"}
+    part |= {"container-full": "outside /workspace", "workspace-full": "with a GPU"}
     assert part[why.value] in text
+
+
+def test_records_of_an_older_version_get_what_they_lack(tmp_path):
+    path = tmp_path / "ds01.sqlite"
+    first = LifeRecords(path)
+    memory = Memory(NOW, NOW, NOW, (), (), Reason.CONTAINER_FULL, (NOW,))
+    course = Course("c1", "alice", "vision", memory)
+    first.keep_courses([course])
+    with sqlite3.connect(path) as connection:
+        connection.execute('ALTER TABLE lives DROP COLUMN "full"')
+        connection.execute("ALTER TABLE lives DROP COLUMN warned_full")
+
+    renewed = LifeRecords(path)
+
+    assert renewed.courses() == [replace(course, memory=Memory(NOW, NOW, NOW))]
+    renewed.keep_courses([course])
+    assert LifeRecords(path).courses() == [course]
 
 
 # -- the deployment --------------------------------------------------------------------------------

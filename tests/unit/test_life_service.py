@@ -19,14 +19,14 @@ from sqlalchemy.exc import OperationalError
 from ds01_spawner.errors import Refused
 from ds01_spawner.lifecycle import __main__ as program
 from ds01_spawner.lifecycle import kernels, processes, service
-from ds01_spawner.lifecycle.decide import Reason
 from ds01_spawner.lifecycle.history import Kernels, Sample
 from ds01_spawner.lifecycle.hub import HubServer, HubSilent
 from ds01_spawner.lifecycle.meters import GpuLoad
 from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Event, Kept, LifeRecords
 from ds01_spawner.lifecycle.service import NONE_FREE, Service
 from ds01_spawner.names import container_name, project_of
-from ds01_spawner.policy import Lifecycle
+from ds01_spawner.policy import GIB, Lifecycle
+from ds01_spawner.storage.records import Kind, Use, Uses
 
 BEGAN = datetime(2026, 6, 1, 8, 0, tzinfo=timezone.utc)
 MINUTE = timedelta(minutes=1)
@@ -103,6 +103,7 @@ class World:
         self.refuses_stops = False
         self.before: set[str] = set()
         self.now = BEGAN
+        self.uses = Uses()
         self.service = self.start()
 
     def start(self):
@@ -121,6 +122,7 @@ class World:
             MINUTE,
             NOTICE,
             self,
+            uses=lambda _: self.uses,
         )
 
     def fail(self, part, user=""):
@@ -327,6 +329,60 @@ def test_a_server_that_an_admin_protects_is_kept_until_that_ends(world):
     assert (world.course("ada").stop_at, world.warnings("ada")) == (None, [])
     at = stopped_at(world, "ada", 30)
     assert until + NOTICE <= at <= until + NOTICE + 2 * MINUTE
+
+
+def takes(container=None, workspace=None) -> Uses:
+    """Return what a server and its owner's files take, in GiB."""
+    uses = Uses()
+    if container:
+        use = Use(Kind.CONTAINER, "ada--0", "ada", "default", container * GIB, BEGAN)
+        uses.containers[use.name] = use
+    if workspace:
+        uses.users["ada"] = Use(Kind.USER, "ada", "ada", "", workspace * GIB, BEGAN)
+    return uses
+
+
+def test_a_server_that_fills_the_disk_is_warned_and_stopped_however_busy(world):
+    world.lifecycle = replace(world.lifecycle, container_bytes=10 * GIB)
+    world.boxes = [box := Box("ada")]
+    box.cpu = 90.0
+    world.uses = takes(container=11)
+    world.live(2)
+    assert world.course("ada").is_warned
+    # In time, and then once more.
+    world.uses = takes(container=9)
+    world.live(5)
+    assert not world.course("ada").is_warned
+    world.uses = Uses()
+    world.live(15)
+    assert world.stops == []
+    world.uses = takes(container=12)
+    begun = world.now
+    assert stopped_at(world, "ada", 20) == begun + NOTICE + MINUTE
+    (event,) = world.events("stopped")
+    assert event.why.startswith("Stopped because its files outside /workspace")
+    assert event.numbers["container_bytes"] == 12 * GIB
+    assert len(world.warnings("ada")) == 3
+
+
+def test_files_that_take_too_much_end_a_gpu_and_no_other_server(world):
+    world.lifecycle = Lifecycle(idle_timeout=None, workspace_bytes=50 * GIB)
+    world.boxes = [Box("ada", gpus="GPU-1"), Box("ada", "cpu", number=1)]
+    world.uses = takes(workspace=51)
+    assert stopped_at(world, "ada", 90) == BEGAN + timedelta(hours=1) + 2 * MINUTE
+    world.live(120)
+    assert [box.name for box in world.boxes] == ["cpu"]
+
+
+def test_a_warning_of_a_full_disk_outlives_a_restart_of_the_service(world):
+    world.lifecycle = Lifecycle(idle_timeout=None, container_bytes=10 * GIB)
+    world.boxes = [Box("ada")]
+    world.uses = takes(container=11)
+    world.live(6)
+    world.service = world.start()
+    world.live(6)
+    assert [at for _, at in world.stops] == [BEGAN + NOTICE + 2 * MINUTE]
+    assert len(world.warnings("ada")) == 2
 
 
 def test_the_owner_sees_when_and_why_it_will_be_stopped(world):
@@ -865,6 +921,8 @@ def test_the_policy_is_what_is_decided_by():
         stalled_kernel=timedelta(hours=7),
         grace=timedelta(hours=8),
         high_demand_factor=0.25,
+        container_bytes=9,
+        workspace_bytes=10,
     )
     rules = service.rules_from(lifecycle, NOTICE)
     assert (rules.max_runtime, rules.idle_timeout) == (timedelta(hours=1), timedelta(hours=2))
@@ -872,4 +930,4 @@ def test_the_policy_is_what_is_decided_by():
     assert (idle.gpu_percent, idle.cpu_percent, idle.network_bytes, idle.checks) == (3, 4, 5, 6)
     assert (rules.stalled_after, rules.grace) == (timedelta(hours=7), timedelta(hours=8))
     assert (rules.high_demand_factor, rules.notice) == (0.25, NOTICE)
-    assert {reason.value for reason in Reason} == {"idle", "stalled", "runtime"}
+    assert (rules.container_bytes, rules.workspace_bytes) == (9, 10)

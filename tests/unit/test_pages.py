@@ -20,10 +20,12 @@ from sqlalchemy import event
 from ds01_spawner import pages
 from ds01_spawner.accounts import OwnAccounts
 from ds01_spawner.endings import Cause, Ending
+from ds01_spawner.errors import Refused
 from ds01_spawner.lifecycle.life import Memory
 from ds01_spawner.lifecycle.records import Course, LifeRecords
 from ds01_spawner.pages import PageInfo, template_path
-from ds01_spawner.policy import GIB
+from ds01_spawner.policy import GIB, Lifecycle
+from ds01_spawner.storage.records import Kind, StorageRecords, Use
 from ds01_spawner.store import Store
 from ds01_spawner.workspaces import Workspaces
 
@@ -60,17 +62,27 @@ class Someone:
     def __init__(self, data: Path) -> None:
         self.store = Store(data / "ds01.sqlite")
         self.life_records = LifeRecords(data / "ds01.sqlite")
+        self.storage_records = StorageRecords(data / "ds01.sqlite")
+        self.lifecycle: Lifecycle | None = Lifecycle()
         self.accounts = OwnAccounts(data, 400_000, 400_009)
         self.servers = [Server("")]
         self.spawner = SimpleNamespace(
             user=self,
             store=self.store,
             life_records=self.life_records,
+            storage_records=self.storage_records,
+            share=self.share,
             accounts=self.accounts,
             workspaces=lambda account: Workspaces(self.name, account, self.store),
             in_thread=asyncio.to_thread,
             options_form="",
         )
+
+    def share(self):
+        if self.lifecycle is None:
+            raise Refused("The lab's policy cannot be read.", reason="policy")
+        limits = SimpleNamespace(lifecycle=self.lifecycle)
+        return SimpleNamespace(resolved=SimpleNamespace(limits=limits))
 
     @property
     def orm_user(self):
@@ -390,6 +402,25 @@ def test_a_failed_start_says_why_and_offers_safe_start(alice):
     assert HOSTILE in page.text
     assert page.text.count("thesis did not start") == 1
     assert "/hub/spawn/alice/thesis#safe-start" in actions(page)
+
+
+def test_the_home_page_tells_of_files_that_take_much(alice):
+    alice.lifecycle = Lifecycle(workspace_bytes=10 * GIB, container_bytes=10 * GIB)
+    at = now = datetime.now(timezone.utc)
+    alice.life_records.keep_courses([Course("c1", "alice", "default", Memory(now, now, now))])
+    alice.servers = [Server("", ready=True)]
+    assert " take " not in Page(render("home.html", alice)).text
+    alice.storage_records.keep(Use(Kind.USER, "alice", "alice", "", 9 * GIB, at))
+    alice.storage_records.keep(Use(Kind.CONTAINER, "c1", "alice", "default", 8 * GIB, at))
+
+    page = Page(render("home.html", alice))
+
+    assert "Your files take 9 GiB of 10 GiB." in page.text
+    assert "Files outside /workspace and the home take 8 GiB" in page.text
+    assert "Keep it running" not in page.text
+    # Without a policy there is a page all the same.
+    alice.lifecycle = None
+    assert "take 9 GiB" not in Page(render("home.html", alice)).text
 
 
 def test_a_failed_start_without_words_is_told_from_what_was_kept(alice):

@@ -23,6 +23,7 @@ defaults:
   io_read_bps: 500M
   ulimit_nofile: 65535
   storage_workspace: 100G
+  storage_tmp: 1G
   max_runtime: 24h
   idle_timeout: 0.5h
   gpu_hold_after_stop: 0.25h
@@ -129,6 +130,7 @@ def test_a_file_of_the_first_year_means_what_it_meant(lab):
     ]
     assert student.limits.lifecycle.max_runtime == timedelta(hours=24)
     assert student.limits.memory_bytes == 32 * GIB
+    assert student.limits.lifecycle.workspace_bytes == 100 * GIB
     admin = of(policy, "datasciencelab")
     assert values(admin, "max_gpu_equivalents", "idle_timeout_h") == [(None, "group admin")] * 2
     assert admin.limits.gpu_equivalents is None
@@ -138,12 +140,13 @@ def test_one_warning_names_every_key_without_effect(lab):
     (warning,) = lab(EARLY).warnings
     for key in (
         *("defaults.gpu_memory", "defaults.io_read_bps", "defaults.ulimit_nofile"),
-        *("defaults.storage_workspace", "defaults.gpu_hold_after_stop_h"),
+        *("defaults.storage_tmp", "defaults.gpu_hold_after_stop_h"),
         *("groups.admin.container_hold_after_stop_h", "policies.auto_stop_idle"),
         *("policies.checkpoint_warning", "gpu_allocation", "advanced", "wizard"),
     ):
         assert key in warning
     assert "idle_timeout" not in warning
+    assert "storage_workspace" not in warning
 
 
 def test_a_later_file_with_its_neighbours(lab):
@@ -340,3 +343,15 @@ def test_exemptions_from_what_there_is_not(lab):
 def test_a_mistake_in_an_older_key_is_named_by_its_line(lab):
     (found,) = problems(lab, "defaults:\n  memory: 1g\n  max_runtime: soon\n")
     assert found.startswith("resource-limits.yaml:3: defaults.max_runtime_h: 'soon' is not a time")
+
+
+def test_room_on_the_disk_is_a_size_or_no_limit(lab):
+    policy = lab(
+        "defaults: {storage_workspace: 100G, storage_container: unlimited}\n"
+        "groups: {student: {storage_workspace: null, storage_container: 20g}}\n"
+    )
+    assert values(of(policy, "anybody"), "storage_workspace") == [("100G", "defaults")]
+    assert of(policy, "anybody").limits.lifecycle.container_bytes is None
+    student = of(policy, "eve", "student").limits.lifecycle
+    assert (student.workspace_bytes, student.container_bytes) == (None, 20 * GIB)
+    assert "less than 6 MiB" in problems(lab, "defaults: {storage_workspace: 100}\n")[0]

@@ -7,6 +7,7 @@ import socket
 import time
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -21,10 +22,15 @@ from ds01_spawner.policy.schema import PolicyFile
 from ds01_spawner.portal import answers, app
 from ds01_spawner.portal.lately import Lately
 from ds01_spawner.portal.limit_models import Limits
+from ds01_spawner.portal.look import Overview
 from ds01_spawner.portal.people import is_admin
 from ds01_spawner.portal.rates import Measured, Rates
 from ds01_spawner.portal.standing import Server, standing, total_of
 from ds01_spawner.runtime.image.launch import command
+from ds01_spawner.storage.records import Kind, Use, Uses
+from ds01_spawner.storage.room import Disk
+
+from .pages import Page
 
 POLICY = Policy(
     PolicyFile.model_validate(
@@ -39,15 +45,16 @@ POLICY = Policy(
         }
     )
 )
+NOTHING = Uses()
 SERVER = Server(
     "", "running", "2026-06-01", ("MIG-1", "MIG-2"), "3g.40gb", 6 / 7, 2.0, 4 * GIB, 4096
 )
 
 
-def of(*servers, total=None, enforced="slice"):
+def of(*servers, total=None, enforced="slice", uses=NOTHING):
     resolved = POLICY.resolve("ann", (), datetime(2026, 6, 1, tzinfo=timezone.utc))
     limits = resolved.limits.within(Machine(64, 512 * GIB))
-    return standing(Share(resolved, ()), limits, servers, total, enforced)
+    return standing(Share(resolved, ()), limits, servers, total, enforced, uses)
 
 
 def as_json(found):
@@ -67,7 +74,14 @@ def test_each_bar_names_the_layer_of_the_limit_that_counts():
         "CPU": (1.5, 2.0, "group student"),
         "Memory": (GIB, 8 * GIB, "group student"),
         "Processes and threads": (30, 32768, "built-in default"),
+        "Files": (None, None, "built-in default"),
     }
+
+
+def test_files_are_told_beside_their_limit():
+    uses = Uses({"ann": Use(Kind.USER, "ann", "ann", "", GIB, datetime(2026, 6, 1))})
+    assert bars(of(SERVER, uses=uses))["Files"] == (GIB, None, "built-in default")
+    assert as_json(of(replace(SERVER, disk_bytes=7)))["servers"][0]["disk_bytes"] == 7
 
 
 def test_where_the_sum_is_counted_at_a_start_what_servers_may_use_counts():
@@ -88,7 +102,8 @@ def test_what_cannot_be_read_is_not_known_and_not_zero():
     assert (cpu.used, cpu.used_in_words, cpu.is_full) == (None, "not known", False)
     answer = as_json(found)
     assert answer["servers"][0]["cpus"] == {"limit": 2.0, "used": None}
-    assert [limit["used"] for limit in answer["limits"][2:]] == [None] * 3
+    assert [limit["used"] for limit in answer["limits"][2:]] == [None] * 4
+    assert answer["servers"][0]["disk_bytes"] is None
 
 
 def test_a_server_that_has_ended_holds_its_gpu_and_is_no_server_any_more():
@@ -114,6 +129,48 @@ def test_only_who_may_list_all_users_is_an_admin():
     assert is_admin({"admin": False, "scopes": ["list:users", "self"]})
     assert not is_admin({"admin": True, "scopes": ["access:services!service=ds01"]})
     assert not is_admin({"scopes": ["list:users!user=ann"]})
+
+
+def rendered(template, **values):
+    page = {"prefix": "/services/ds01/", "hub_url": "/hub/", "viewer": "root", "xsrf": "x"}
+    return Page(answers._ENVIRONMENT.get_template(template).render(page, is_admin=True, **values))
+
+
+def test_an_admin_sees_which_disk_is_full_and_who_fills_it():
+    at = datetime(2026, 6, 1, 8, 30)
+    largest = (
+        Use(Kind.USER, "ann/x", "ann/x", "", 9 * GIB, at, "At least that: not readable."),
+        Use(Kind.CONTAINER, "c1", "bob", "thesis", 3 * GIB, at),
+    )
+    disk = Disk(Path("/srv/ds01"), GIB, 100 * GIB, is_low=True)
+    overview = Overview((), (), "slice", (), (), (disk,), largest)
+
+    page = rendered("admin.html", overview=overview)
+
+    assert "/srv/ds01: 1 GiB of 100 GiB free. No server starts until more is" in page.text
+    assert "ann/x workspaces and home 9 GiB 01 Jun, 08:30 UTC At least that" in page.text
+    assert "bob server thesis 3 GiB" in page.text
+    room = replace(overview, disks=(replace(disk, is_low=False),))
+    assert "No server starts" not in rendered("admin.html", overview=room).text
+    silent = rendered("admin.html", overview=replace(overview, disks=()))
+    assert "do not say how much room they have" in silent.text
+
+
+def test_my_limits_shows_what_files_and_servers_take():
+    limits = {"storage_workspace": "10g", "storage_container": "5g"}
+    resolved = Policy(PolicyFile.model_validate({"defaults": limits})).resolve(
+        "ann", (), datetime(2026, 6, 1, tzinfo=timezone.utc)
+    )
+    at = datetime(2026, 6, 1, 8, 30, tzinfo=timezone.utc)
+    uses = Uses({"ann": Use(Kind.USER, "ann", "ann", "", 11 * GIB, at)})
+    server = replace(SERVER, disk_bytes=2 * GIB)
+    found = standing(Share(resolved, ()), resolved.limits, (server,), None, "slice", uses)
+
+    text = rendered("limits.html", standing=found, owner="ann", lives={}).text
+
+    assert "Files 11 GiB of 10 GiB" in text
+    assert "start a server without a GPU to delete some. Measured at 08:30 UTC" in text
+    assert "2 GiB of 5 GiB" in text
 
 
 # -- rates ----------------------------------------------------------------------------------------

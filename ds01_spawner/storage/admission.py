@@ -1,0 +1,87 @@
+"""Whether there is room on the disks for a server, and in its owner's share for one with a GPU."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timezone
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..errors import Refused
+from ..lone_thread import LoneThread
+from ..policy import format_bytes
+from . import room, words
+
+if TYPE_CHECKING:
+    from ..spawner import DS01Spawner
+
+#: Seconds in which a disk that works says what is left of it.
+_PATIENCE_S = 10.0
+
+
+async def check(spawner: DS01Spawner) -> None:
+    """Refuse a start for which there is no room.
+
+    Raises
+    ------
+    Refused
+        503 if the disks are almost full or do not answer, 403 if a GPU is asked for by somebody
+        whose files take too much.
+    """
+    await _check_disks(spawner)
+    if spawner.options.gpus is not None and (why := await no_gpu(spawner)):
+        raise Refused(why, reason="storage", status_code=403)
+
+
+async def no_gpu(spawner: DS01Spawner) -> str:
+    """Return why the files of a server's owner take too much for a GPU; empty if they do not.
+
+    What is not known is no reason. Whoever is told this has their files measured anew.
+    """
+    user, lifecycle = spawner.user.name, spawner.limits().lifecycle
+    if lifecycle.workspace_bytes is None:
+        return ""
+    records, now = spawner.storage_records, datetime.now(timezone.utc)
+    try:
+        uses = await spawner.in_thread(records.uses, now, user)
+        if why := words.too_full_for_gpu(uses, user, lifecycle):
+            await spawner.in_thread(records.want, user)
+    except SQLAlchemyError as error:
+        spawner.log.warning("Cannot read what the files of %s take: %s", user, error)
+        return ""
+    return why
+
+
+@lru_cache
+def _disk_thread() -> LoneThread:
+    """Return a thread that a disk which hangs may have: no other call waits behind it."""
+    return LoneThread("disks")
+
+
+async def _check_disks(spawner: DS01Spawner) -> None:
+    root = (await spawner.docker("info")).get("DockerRootDir", "")
+    look = _disk_thread().run(
+        *(room.look, spawner.data_dir, spawner.accounts_from, root),
+        spawner.lowest_free_disk_for_servers,
+    )
+    try:
+        disks = await asyncio.wait_for(look, _PATIENCE_S)
+    except (OSError, asyncio.TimeoutError) as error:
+        spawner.log.error("A disk does not say what is left of it: %r", error)
+        raise Refused(
+            "A disk of this machine does not answer, so no server can start. Please tell an admin.",
+            reason="disk",
+            status_code=503,
+        ) from error
+    for disk in disks:
+        if disk.is_low:
+            left = format_bytes(disk.free_bytes)
+            spawner.log.error("No server starts: %s is left at %s", left, disk.path)
+            raise Refused(
+                "The disk of this machine is almost full, so no server can start; those that run "
+                "go on. Please tell an admin.",
+                reason="disk",
+                status_code=503,
+            )

@@ -1,0 +1,53 @@
+"""What users are told of the room that their files take. Pure."""
+
+from __future__ import annotations
+
+from ..policy import Lifecycle, format_bytes
+from .records import Uses
+
+#: Whoever has used so much of a limit is told.
+_WARNING = 0.8
+
+
+def too_full_for_gpu(uses: Uses, user: str, lifecycle: Lifecycle) -> str:
+    """Return why a user gets no GPU at present; empty if they do, and if it is not known."""
+    used, limit = uses.of_user(user), lifecycle.workspace_bytes
+    if used is None or limit is None or used <= limit:
+        return ""
+    return (
+        f"Your files take {format_bytes(used)}, more than the {format_bytes(limit)} that they may: "
+        f"start a server without a GPU to delete some. {_measured(uses, user)}"
+    )
+
+
+def of_user(uses: Uses, user: str, lifecycle: Lifecycle) -> str:
+    """Return what to tell a user of all of their files; empty if there is nothing."""
+    used, limit = uses.of_user(user), lifecycle.workspace_bytes
+    if used is None or limit is None or used < _WARNING * limit:
+        return ""
+    if used > limit:
+        return too_full_for_gpu(uses, user, lifecycle)
+    return (
+        f"Your files take {format_bytes(used)} of {format_bytes(limit)}. Delete what you do not "
+        f"need: above that, you get no GPU. {_measured(uses, user)}"
+    )
+
+
+def of_servers(uses: Uses, lifecycle: Lifecycle) -> dict[str, str]:
+    """Return what to tell of what a user's servers write elsewhere, by their containers' ids."""
+    limit = lifecycle.container_bytes
+    return {
+        container_id: (
+            f"Files outside /workspace and the home take {format_bytes(use.bytes or 0)}, and may "
+            f"take {format_bytes(limit)}: above that, the server is stopped. Delete some, for "
+            "example in /tmp."
+        )
+        for container_id, use in uses.containers.items()
+        if limit is not None and (use.bytes or 0) >= _WARNING * limit
+    }
+
+
+def _measured(uses: Uses, user: str) -> str:
+    at = uses.users[user].at
+    assert at is not None
+    return f"Measured at {at:%H:%M} UTC, and again every few minutes."
