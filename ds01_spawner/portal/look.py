@@ -25,6 +25,7 @@ from .lately import Lately
 from .people import Person
 from .rates import Measured, Rates, Reader
 from .standing import Server, Standing, standing, total_of
+from .wishes import Wishes
 
 #: Seconds for which an answer is given again; a page that refreshes itself asks less often.
 _AGE_S = 1.0
@@ -76,6 +77,8 @@ class Look:
     ----------
     keeping
         Tells of the life of servers, and keeps them.
+    wishes
+        Tells who wants e-mail.
     """
 
     def __init__(self, settings: DS01Settings) -> None:
@@ -83,6 +86,7 @@ class Look:
         client = docker.APIClient(version="auto", **kwargs_from_env(), timeout=_ENGINE_TIMEOUT_S)
         self._docker = engine.Caller(client, ThreadPoolExecutor(8, thread_name_prefix="engine"))
         self.keeping = Keeping(self._docker, settings.hub_id, settings.life_records)
+        self.wishes = Wishes(settings)
         self._rates = Rates()
         self._slices: Slices | None = None
         self._lately: Lately[Standing] = Lately(_AGE_S)
