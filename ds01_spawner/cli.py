@@ -380,7 +380,10 @@ def messages_test(args: argparse.Namespace) -> int:
     from .messages import trial
 
     os.environ["DS01_DATA"] = str(args.data)
-    problems = trial.send(args.configuration.resolve(), args.user, _say)
+    try:
+        problems = trial.send(args.configuration.resolve(), args.user, _say)
+    except FileNotFoundError as error:
+        raise Failure(f"There is no {error.filename}: has a Hub run on {args.data}?") from error
     for problem in problems:
         print(f"ds01: {problem}", file=sys.stderr)
     return 1 if problems else 0

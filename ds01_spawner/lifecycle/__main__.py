@@ -147,6 +147,7 @@ async def _serve(deployment: Deployment) -> None:
     await service.wait()
     # What was not sent is kept for the next one.
     sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
 
 
 if __name__ == "__main__":

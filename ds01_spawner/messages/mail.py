@@ -110,7 +110,7 @@ class MailServer:
             case smtplib.SMTPNotSupportedError():
                 return (
                     f"The mail server {self} cannot do what smtp_security and smtp_user ask "
-                    f"for: {error}"
+                    f"for: {str(error).rstrip('.')}."
                 )
             case smtplib.SMTPResponseException():
                 said = _said(error.smtp_code, error.smtp_error)
@@ -131,7 +131,7 @@ class MailServer:
                 return f"The mail server {self} does not answer in {ANSWER_S:g} s."
             case ConnectionRefusedError():
                 return f"Nothing listens at the mail server {self}."
-        return f"The mail server {self} does not answer: {printable(str(error))[:_MOST_SAID]}"
+        return f"The mail server {self} does not answer: {printable(str(error))[:_MOST_SAID]}."
 
 
 class Mail:
@@ -197,7 +197,7 @@ class Mail:
             found = address_of(username, self._rule)
         except Exception as error:
             raise NotSent(
-                f"c.DS01Spawner.mail_address fails for {username!r:.80}: {error!r:.200}"
+                f"c.DS01Spawner.mail_address fails for {username!r:.80}: {error!r:.200}."
             ) from error
         if not found:
             raise NotSent(
@@ -228,4 +228,4 @@ class Mail:
 
 def _said(code: int, text: bytes | str) -> str:
     said = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
-    return f"{code} {printable(' '.join(said.split()))[:_MOST_SAID]}"
+    return f"{code} {printable(' '.join(said.split()))[:_MOST_SAID]}."

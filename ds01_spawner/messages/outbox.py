@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..blocking import to_its_end
 from ..lifecycle.records import Event, LifeRecords
 from ..lifecycle.told import told_to_owner
 from .message import Channel, Message, NotSent
@@ -105,20 +106,34 @@ class Outbox:
             if self._is_past(each):
                 self._records.done(each.message.key, channel.name)
                 continue
+            sending = asyncio.ensure_future(self._send(channel, each))
             try:
-                if said := await channel.send(each.message, self._clock()):
-                    _LOG.info("%s", said)
-            except NotSent as error:
-                self._failed(channel, each, error)
-                if error.for_all:
-                    for other in waiting[number + 1 :]:
-                        self._failed(channel, other, error)
-                    return
-            except Exception as error:  # noqa: BLE001
-                _LOG.exception("%s was not sent by %s", each.message.key, channel.name)
-                self._failed(channel, each, NotSent(repr(error)))
-            else:
-                self._records.done(each.message.key, channel.name)
+                error = await asyncio.shield(sending)
+            except asyncio.CancelledError:
+                # Sent and not known to be, it would be sent again after a restart.
+                await to_its_end(sending)
+                raise
+            if error is not None and error.for_all:
+                for other in waiting[number + 1 :]:
+                    self._failed(channel, other, error)
+                return
+
+    async def _send(self, channel: Channel, waiting: Waiting) -> NotSent | None:
+        """Send a message and keep that it was sent, or keep and return why it was not."""
+        message = waiting.message
+        try:
+            if said := await channel.send(message, self._clock()):
+                _LOG.info("%s", said)
+        except NotSent as found:
+            error = found
+        except Exception as found:  # noqa: BLE001
+            _LOG.exception("%s was not sent by %s", message.key, channel.name)
+            error = NotSent(f"{found!r}.")
+        else:
+            self._records.done(message.key, channel.name)
+            return None
+        self._failed(channel, waiting, error)
+        return error
 
     def _is_past(self, waiting: Waiting) -> bool:
         message, now = waiting.message, self._clock()
@@ -137,7 +152,7 @@ class Outbox:
         if not error.for_good and tries <= len(AGAIN_AFTER):
             again = self._clock() + AGAIN_AFTER[tries - 1]
             if message.stop_at is None or again < message.stop_at:
-                _LOG.warning("%s; it is tried again at %s UTC", error, f"{again:%H:%M}")
+                _LOG.warning("%s It is tried again at %s UTC", error, f"{again:%H:%M}")
                 self._records.tried(message.key, channel.name, tries, again)
                 return
         _LOG.error("%s It is not tried again: %s", error, message.key)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 
+from ..columns import printable
 from . import words
 from .message import Message, NotSent
 from .secret import SecretError, read_secret
@@ -64,13 +65,12 @@ class Webhook:
                 follow_redirects=False,
             )
         except HTTPClientError as error:
-            said = f"answers {error.code}" if error.code != _NO_ANSWER else "does not answer"
-            raise NotSent(
-                f"The webhook {said}: {error!s:.200}", for_all=error.code >= 500
-            ) from error
+            silent = error.code == _NO_ANSWER
+            said = f"does not answer: {error.message}" if silent else f"answers {error.code}"
+            raise NotSent(f"The webhook {printable(said)}.", for_all=error.code >= 500) from error
         except (OSError, ValueError, asyncio.TimeoutError) as error:
             # The address itself may be a secret.
-            raise NotSent(f"The webhook does not answer: {error!r:.200}", for_all=True) from error
+            raise NotSent(f"The webhook does not answer: {error!r:.200}.", for_all=True) from error
         finally:
             client.close()
         return "The webhook was told."

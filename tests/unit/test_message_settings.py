@@ -168,3 +168,6 @@ async def test_an_admin_sends_a_test_and_reads_what_went_wrong(tmp_path, capsys,
     configuration(tmp_path, {"data_dir": str(tmp_path)})
     assert await run("ada", *words) == 1
     assert "Nothing is set" in capsys.readouterr().err
+    (tmp_path / "hub_config.py").write_text("open('/nowhere/proxy-token')")
+    assert await run("ada", *words) == 1
+    assert "There is no /nowhere/proxy-token: has a Hub run on" in capsys.readouterr().err

@@ -252,6 +252,31 @@ async def until(condition):
     await asyncio.wait_for(look(), 10)
 
 
+async def test_a_service_that_ends_while_it_sends_knows_that_it_did(tmp_path):
+    post = Post(tmp_path / "ds01.sqlite")
+    begun, taken = asyncio.Event(), asyncio.Event()
+    send = post.mail.send
+
+    async def slow(message, now):
+        begun.set()
+        await taken.wait()
+        return await send(message, now)
+
+    post.mail.send = slow
+    sending = asyncio.ensure_future(post.outbox.run())
+    post.outbox.put(STOPPED)
+    post.outbox.put(replace(STOPPED, key="c2 stopped"))
+    await asyncio.wait_for(begun.wait(), 10)
+    sending.cancel()
+    # It hears of it before the message is taken.
+    await asyncio.sleep(0)
+    taken.set()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert post.mail.sent == [STOPPED]
+    assert [waiting.message.key for waiting in post.records.due("mail", NOW)] == ["c2 stopped"]
+
+
 # -- wishes ----------------------------------------------------------------------------------------
 
 
