@@ -16,8 +16,7 @@ from ds01_spawner.messages import mail as mail_module
 from ds01_spawner.messages.mail import Mail, MailServer
 from ds01_spawner.messages.message import Message, NotSent
 from ds01_spawner.messages.words import Links
-
-from .mail_server import Postbox, certificate, serving
+from tests.mail_server import Postbox, certificate, serving
 
 NOW = datetime(2026, 6, 1, 13, 55, tzinfo=timezone.utc)
 LINKS = Links.below("https://hub.uni.example/", "ds01")

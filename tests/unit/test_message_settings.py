@@ -15,8 +15,7 @@ from ds01_spawner.messages.addresses import address_of
 from ds01_spawner.messages.secret import SecretError, read_secret
 from ds01_spawner.messages.words import Links
 from ds01_spawner.startup import ConfigurationError, check, settings_of
-
-from .mail_server import Postbox, serving
+from tests.mail_server import Postbox, serving
 
 GOOD = {
     "smtp_host": "mail.uni.example",

@@ -1,11 +1,13 @@
-"""A real mail server on loopback, in the test's own loop."""
+"""A real mail server on loopback, in the test's own loop or in a thread."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
 import subprocess
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+from threading import Thread
 
 from aiosmtpd.smtp import SMTP, AuthResult
 
@@ -95,3 +97,19 @@ async def serving(postbox, *, tls=None, at_once=False, login=None):
         yield MailServer("127.0.0.1", port, security)
     finally:
         listening.close()
+
+
+@contextmanager
+def serving_in_thread(postbox: Postbox) -> Iterator[MailServer]:
+    """Serve without encryption for a test that has no loop, and give the `MailServer`."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    served = serving(postbox)
+    try:
+        yield asyncio.run_coroutine_threadsafe(served.__aenter__(), loop).result(10)
+    finally:
+        asyncio.run_coroutine_threadsafe(served.__aexit__(None, None, None), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
