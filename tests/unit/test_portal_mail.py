@@ -130,6 +130,7 @@ async def test_an_address_that_is_none_or_cannot_be_found_keeps_nobody_from_the_
         for user in ("ada", "odd", "slow"):
             status, said = await made.ask(user, "PUT", {"wanted": False})
             assert (status, said["address"], said["wanted"]) == (200, None, False)
+        monkeypatch.setattr(wishes, "_PATIENCE_S", 20)
         found = Wishes(made.settings)
         assert (await found.of("ada")).address == ""
         assert (await found.of("odd")).address is None

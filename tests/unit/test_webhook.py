@@ -131,7 +131,7 @@ async def hang(handler):
     ids=lambda value: getattr(value, "__name__", ""),
 )
 async def test_a_program_that_fails_is_an_error_in_words(monkeypatch, answer, says, for_all):
-    monkeypatch.setattr(webhook_module, "ANSWER_S", 0.5)
+    monkeypatch.setattr(webhook_module, "ANSWER_S", 0.5 if answer is hang else 20)
     async with told(answer) as (url, got):
         with pytest.raises(NotSent, match=says) as error:
             await Webhook(url, "", LINKS).send(WARNING, NOW)
