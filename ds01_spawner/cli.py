@@ -118,6 +118,13 @@ _PORTAL_PORT = argument(
 )
 
 
+_DATA = argument(
+    "--data",
+    metavar="DIR",
+    type=Path,
+    default=os.environ.get("DS01_DATA") or "/var/lib/ds01",
+    help="the Hub's directory (%(default)s)",
+)
 _IMAGE_NAMES = argument(
     "names",
     metavar="NAME",
@@ -247,13 +254,7 @@ def network_remove(args: argparse.Namespace) -> int:
 
 @command(
     "gpus",
-    argument(
-        "--data",
-        metavar="DIR",
-        type=Path,
-        default=os.environ.get("DS01_DATA") or "/var/lib/ds01",
-        help="the Hub's directory, by which its servers are known (%(default)s)",
-    ),
+    _DATA,
     argument(
         "--watcher",
         metavar="NAME",
@@ -362,6 +363,33 @@ def policy_explain(args: argparse.Namespace) -> int:
     _say(f"{args.user}: {group}, {resolved.why}.")
     _table([("KEY", "VALUE", "FROM"), *explain.rows(resolved)])
     return _list(f"{folder.target} is {folder.path}" for folder in share.folders)
+
+
+@command(
+    "messages test",
+    argument("user", metavar="USER"),
+    argument(
+        "--configuration",
+        metavar="FILE",
+        type=Path,
+        default=Path(__file__).resolve().parents[1] / "jupyterhub_config.py",
+        help="the Hub's (%(default)s)",
+    ),
+    _DATA,
+)
+def messages_test(args: argparse.Namespace) -> int:
+    """send a user a test by e-mail and the webhook, as the site has set them"""
+    # It brings all of the Hub along, for which no other command should wait.
+    from .messages import trial
+
+    os.environ["DS01_DATA"] = str(args.data)
+    try:
+        problems = trial.send(args.configuration.resolve(), args.user, _say)
+    except FileNotFoundError as error:
+        raise Failure(f"There is no {error.filename}: has a Hub run on {args.data}?") from error
+    for problem in problems:
+        print(f"ds01: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 @command("policy schema")

@@ -10,7 +10,8 @@ from pathlib import Path
 from jupyterhub.app import JupyterHub
 from traitlets.config.loader import PyFileConfigLoader
 
-from .settings import DS01Settings
+from .messages.words import Links
+from .settings import PORTAL, DS01Settings
 from .startup import settings_of
 
 
@@ -37,6 +38,11 @@ class Deployment:
     def hub_api(self) -> str:
         """The Hub's API, as a service reaches it."""
         return str(self.hub.hub.api_url)
+
+    @property
+    def links(self) -> Links:
+        """Where browsers find pages; empty if ``c.JupyterHub.public_url`` does not say."""
+        return Links.below(self.hub.public_url, PORTAL if self.settings.portal_port else "")
 
     def token(self, service: str) -> str:
         """Return a service's own token at the Hub.

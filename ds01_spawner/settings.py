@@ -11,7 +11,6 @@ from urllib.parse import urlparse
 
 from jupyterhub.traitlets import ByteSpecification
 from traitlets import Bool, Enum, Float, Int, List, Unicode, default
-from traitlets.config import Configurable
 
 from .accounts import OwnAccounts, SystemAccounts
 from .admission.grants import Grants
@@ -30,6 +29,8 @@ from .images.records import ImageRecords
 from .lifecycle.records import LifeRecords
 from .live import NeverRead
 from .lone_thread import LoneThread
+from .messages.records import MessageRecords
+from .messages.settings import MessageSettings
 from .policy import LivePolicy, Share, this_machine
 from .storage.records import StorageRecords
 from .store import Store
@@ -76,7 +77,7 @@ WITHOUT_EFFECT = {
 }
 
 
-class DS01Settings(Configurable):
+class DS01Settings(MessageSettings):
     """The traits of `DS01Spawner`, and the things that are made from them."""
 
     hub: Any
@@ -386,6 +387,11 @@ class DS01Settings(Configurable):
         return _storage_records(Path(self.data_dir))
 
     @property
+    def message_records(self) -> MessageRecords:
+        """Who wants e-mail, and what is to be sent, in the same database."""
+        return _message_records(Path(self.data_dir))
+
+    @property
     def catalogue(self) -> Catalogue:
         """The catalogue of images, as the file is now."""
         return _live_catalogue(Path(self.catalogue_file)).current()
@@ -487,6 +493,11 @@ def _life_records(data: Path) -> LifeRecords:
 @lru_cache
 def _storage_records(data: Path) -> StorageRecords:
     return StorageRecords(data / "ds01.sqlite")
+
+
+@lru_cache
+def _message_records(data: Path) -> MessageRecords:
+    return MessageRecords(data / "ds01.sqlite")
 
 
 @lru_cache

@@ -81,6 +81,7 @@ def check(config: Config) -> None:
         With one line for each contradiction.
     """
     found = list(contradictions(config)) or unreadable(settings_of(config).policy)
+    found += settings_of(config).message_problems()
     if not found:
         found = _found_impossible(settings_of(config))
     if found:

@@ -23,6 +23,7 @@ from ds01_spawner.lifecycle.records import Course, LifeRecords
 from ds01_spawner.lifecycle.rules import LiveRules
 from ds01_spawner.lifecycle.service import Server, Service
 from ds01_spawner.lifecycle.sweep import Sweep
+from ds01_spawner.messages.outbox import Outbox
 from ds01_spawner.settings import DS01Settings
 
 from .looks import measured
@@ -85,6 +86,7 @@ async def ours(port: int, work: Path, servers: int, proc: Path, root: Path) -> N
         records,
         Sweep(call, settings.store),
         nothing_installed,
+        Outbox(settings.message_records, records, (), "ds01-culler"),
         CYCLE,
         meters=Meters(proc, root),
     )

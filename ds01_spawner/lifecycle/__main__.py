@@ -23,6 +23,7 @@ from ..deployment import Deployment, DeploymentError, only_one, read_deployment
 from ..errors import Refused
 from ..gpus.nvml import Nvml
 from ..images.installed import read_installed
+from ..messages.outbox import Outbox
 from ..settings import CULLER, DS01Settings
 from ..storage import places
 from ..storage.measure import Measure, Place
@@ -32,7 +33,7 @@ from .gpus import MachineGpus
 from .history import Kernels
 from .hub import Hub
 from .rules import LiveRules
-from .service import Server, Service
+from .service import ACTOR, Server, Service
 from .sweep import Sweep
 
 _LOG = logging.getLogger("ds01_spawner.lifecycle")
@@ -62,8 +63,30 @@ def main() -> int:
     return 0
 
 
-def make_service(deployment: Deployment, call: engine.Docker) -> Service:
+def make_outbox(deployment: Deployment) -> Outbox:
+    """Return what sends messages to owners.
+
+    Raises
+    ------
+    DeploymentError
+        If what is configured of messages contradicts itself.
+    """
+    settings = deployment.settings
+    if found := list(settings.message_problems()):
+        raise DeploymentError("\n".join(found))
+    channels = settings.channels(settings.message_records, deployment.links)
+    if channels and not deployment.links.home:
+        _LOG.warning("Messages name no page: set c.JupyterHub.public_url")
+    return Outbox(settings.message_records, settings.life_records, channels, ACTOR)
+
+
+def make_service(deployment: Deployment, call: engine.Docker, outbox: Outbox) -> Service:
     """Return the service of a Hub.
+
+    Parameters
+    ----------
+    outbox
+        Takes what owners are told.
 
     Raises
     ------
@@ -81,6 +104,7 @@ def make_service(deployment: Deployment, call: engine.Docker) -> Service:
         settings.life_records,
         Sweep(call, settings.store),
         partial(_installed, call),
+        outbox,
         timedelta(seconds=settings.cull_every_s),
         timedelta(seconds=settings.stop_notice_s),
         uses=settings.storage_records.uses,
@@ -133,15 +157,20 @@ async def ask(server: Server) -> Kernels | None:
 async def _serve(deployment: Deployment) -> None:
     client = docker.APIClient(version="auto", **kwargs_from_env(), timeout=_ENGINE_TIMEOUT_S)
     call = engine.Caller(client, ThreadPoolExecutor(8, thread_name_prefix="engine"))
-    service = make_service(deployment, call)
+    outbox = make_outbox(deployment)
+    service = make_service(deployment, call, outbox)
     rounds = make_rounds(deployment.settings, service, call)
     running = asyncio.gather(service.run(), rounds.run())
+    sending = asyncio.ensure_future(outbox.run())
     # Ctrl-C is run.sh's to hear, which then sends this.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     _LOG.info("Servers are looked at every %s s", deployment.settings.cull_every_s)
     with suppress(asyncio.CancelledError):
         await running
     await service.wait()
+    # What was not sent is kept for the next one.
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,11 @@ class Life:
         return self._history.busy_until
 
     @property
+    def kept_until(self) -> datetime | None:
+        """Until when somebody has asked to keep it; None if nobody has."""
+        return self._kept_until
+
+    @property
     def memory(self) -> Memory:
         """What is to be kept over a restart."""
         return Memory(

@@ -17,6 +17,7 @@ from ..engine import UNREACHABLE, Docker
 from ..errors import Refused
 from ..gpus.occupancy import Container
 from ..gpus.snapshot import own_containers
+from ..messages.message import Message
 from ..names import project_of
 from ..policy import Lifecycle
 from ..storage.records import Uses
@@ -77,6 +78,13 @@ class Gpus(Protocol):
         """Return what they do; nothing is known of a driver that does not answer in time."""
 
 
+class Messages(Protocol):
+    """Takes what owners are told beside the pages."""
+
+    def put(self, message: Message) -> None:
+        """Take a message; never waits, and never fails."""
+
+
 class Service:
     """Looks at all servers once in each cycle.
 
@@ -104,6 +112,8 @@ class Service:
         Removes what no server owns.
     installed
         Names the packages that were installed in a container, by its inspection.
+    messages
+        Takes what owners are told of warnings and stops.
     cycle
         Time between two looks.
     notice
@@ -125,6 +135,7 @@ class Service:
         records: LifeRecords,
         sweep: Sweep,
         installed: Callable[[Mapping[str, Any]], Awaitable[Sequence[str]]],
+        messages: Messages,
         cycle: timedelta,
         notice: timedelta = NOTICE,
         meters: Meters | None = None,
@@ -139,6 +150,7 @@ class Service:
         self._records = records
         self._sweep = sweep
         self._installed = installed
+        self._messages = messages
         self._cycle = cycle
         self._notice = notice
         self._meters = meters or Meters()
@@ -429,12 +441,23 @@ class Service:
         numbers: Mapping[str, Any],
         now: datetime,
     ) -> None:
+        why = words.warned(warning.why, warning.stop_at, now)
         try:
-            self._tell(server, "warned", words.warned(warning.why, warning.stop_at, now), numbers)
+            self._tell(server, "warned", why, numbers)
         except Exception:
             # Nobody was warned.
             life.forget_warning(warning)
             raise
+        # The same after a restart, as long as the server was not busy or kept meanwhile.
+        begun = (life.busy_until, life.kept_until)
+        key = f"{server.watched.container_id} {warning.why.value} {warning.stage} {begun}"
+        self._messages.put(
+            Message(
+                *(key, "warned", server.hub.user, server.project, why, now),
+                reason=warning.why.value,
+                stop_at=warning.stop_at,
+            )
+        )
 
     def _stop(
         self,
@@ -467,7 +490,12 @@ class Service:
             is_stopped = await self._hub.stop(server.hub)
             if is_stopped:
                 _LOG.info("Stopped %s: %s", _name(server), why)
-                self._tell(server, "stopped", f"Stopped {why}.", numbers)
+                why = f"Stopped {why}."
+                self._tell(server, "stopped", why, numbers)
+                now = datetime.now(timezone.utc)
+                self._messages.put(
+                    Message(f"{key} stopped", "stopped", server.hub.user, server.project, why, now)
+                )
         except (HubSilent, *UNREACHABLE) as error:
             _LOG.warning("%s is not stopped now: %s", _name(server), error)
         except Exception:  # noqa: BLE001

@@ -13,7 +13,7 @@ from tornado import web
 from .. import __version__, pages
 from ..images.workshop import Workshop
 from ..lifecycle.told import told_to_owner
-from . import image_api, image_pages, life_api, life_pages, limit_models
+from . import image_api, image_pages, life_api, life_pages, limit_models, mail
 from .answers import Api, Callback, Headers, Page, Static
 from .look import Look
 from .operations import document, operation
@@ -56,6 +56,7 @@ def make_app(
             (rf"{prefix}admin", Admin, with_all),
             (rf"{prefix}find", Find, with_all),
             *life_pages.routes(prefix, with_all),
+            *mail.page_routes(prefix, with_all),
             *api,
             (rf"{prefix}api/openapi\.json", Described, described),
             *image_pages.routes(prefix, with_all),
@@ -79,6 +80,7 @@ def api_routes(prefix: str, arguments: dict[str, Any]) -> list[tuple[str, type[A
         (rf"{prefix}api/users/([^/]+)/limits", SomebodysLimitsApi, arguments),
         *image_api.routes(prefix, arguments),
         *life_api.routes(prefix, arguments),
+        *mail.routes(prefix, arguments),
     ]
 
 
@@ -119,6 +121,7 @@ class OwnLimits(Page):
             standing=standing,
             owner=person.name,
             lives=told_to_owner(records, person.name, standing.of_servers),
+            mail=await self.look.wishes.of(person.name),
         )
 
 

@@ -33,6 +33,7 @@ from .lately import Lately
 from .people import Person
 from .rates import Measured, Rates, Reader
 from .standing import Server, Standing, standing, total_of
+from .wishes import Wishes
 
 #: Seconds for which an answer is given again; a page that refreshes itself asks less often.
 _AGE_S = 1.0
@@ -98,6 +99,8 @@ class Look:
         Tells of the life of servers, and keeps them.
     leavings
         Tells what would go with servers, and keeps files of it.
+    wishes
+        Tells who wants e-mail.
     """
 
     def __init__(self, settings: DS01Settings) -> None:
@@ -107,6 +110,7 @@ class Look:
         self.keeping = Keeping(self._docker, settings.hub_id, settings.life_records)
         changed = partial(self._docker.in_thread, read_changes, client)
         self.leavings = Leavings(self._docker, settings.hub_id, changed)
+        self.wishes = Wishes(settings)
         self._rates = Rates()
         self._disk_thread = LoneThread("disks")
         self._slices: Slices | None = None

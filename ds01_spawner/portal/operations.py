@@ -14,7 +14,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 #: Scopes of tokens. Source: JupyterHub, "Custom scopes"; jupyterhub_config.py gives them to users.
 READ, WRITE = "custom:ds01:images:read", "custom:ds01:images"
 
-_METHODS = ("get", "post", "delete")
+_METHODS = ("get", "post", "put", "delete")
 _GROUP = re.compile(r"\([^()]*\)")
 #: What any answer may be instead.
 _ERRORS = {

@@ -19,6 +19,11 @@ def hub(built, tmp_path_factory):
             "groups": {"student": {"aggregate": {"cpu_quota": "150%", "memory_max": "3g"}}},
         }
     )
+    deployment.configure(
+        "c.DS01Spawner.smtp_host = 'mail.uni.example'\n"
+        "c.DS01Spawner.mail_sender = 'ds01@uni.example'\n"
+        "c.DS01Spawner.mail_address = '{username}@uni.example'\n"
+    )
     try:
         deployment.start()
         yield deployment
@@ -97,6 +102,25 @@ def test_it_works_without_javascript_and_on_a_phone(person):
     )
     wide = ben.page.evaluate("document.documentElement.scrollWidth")
     assert wide <= 360
+
+
+def test_somebody_switches_e_mail_off_and_it_stays_off(person):
+    fay = person("fay")
+    fay.go("/services/ds01/")
+    switch = fay.page.get_by_role("switch", name="E-mail me before a server stops")
+    expect(switch).to_be_checked()
+    expect(fay.page.get_by_text("To fay@uni.example")).to_be_visible()
+    with fay.page.expect_navigation():
+        switch.click()
+    fay.page.reload()
+    expect(switch).not_to_be_checked()
+
+    plain = person("fay", java_script_enabled=False, viewport={"width": 360, "height": 740})
+    plain.go("/services/ds01/")
+    plain.page.get_by_role("switch").check()
+    plain.page.get_by_role("button", name="Save").click()
+    expect(plain.page.get_by_role("switch")).to_be_checked()
+    assert plain.page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_an_admin_finds_everybody_and_others_do_not(person):

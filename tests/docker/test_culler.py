@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +13,10 @@ from typing import Any
 import pytest
 import requests
 
+from ds01_spawner.messages.mail import MailServer
 from ds01_spawner.storage.records import StorageRecords
 from tests.hub import Hub, Server, User, eventually
+from tests.mail_server import Postbox, serving_in_thread
 
 SMALL = {"memory": "1g", "cpus": 0.5}
 #: Times that a test can wait for: the policy takes seconds as well as hours.
@@ -34,7 +38,18 @@ while True: time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
-def hub(built, tmp_path_factory) -> Iterator[Hub]:
+def postbox() -> Postbox:
+    return Postbox()
+
+
+@pytest.fixture(scope="module")
+def mail_server(postbox) -> Iterator[MailServer]:
+    with serving_in_thread(postbox) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hub(built, tmp_path_factory, mail_server) -> Iterator[Hub]:
     deployment = Hub(tmp_path_factory.mktemp("hub"), "culler", portal=True, culler=True)
     deployment.write_policy(
         {
@@ -44,7 +59,15 @@ def hub(built, tmp_path_factory) -> Iterator[Hub]:
         },
         {"lifecycle-exemptions.yaml": EXEMPT},
     )
-    deployment.configure("c.DS01Spawner.cull_every_s = 1\nc.DS01Spawner.stop_notice_s = 5\n")
+    deployment.configure(
+        "c.DS01Spawner.cull_every_s = 1\nc.DS01Spawner.stop_notice_s = 5\n"
+        f"c.JupyterHub.public_url = '{deployment.url}/'\n"
+        f"c.DS01Spawner.smtp_host = '{mail_server.host}'\n"
+        f"c.DS01Spawner.smtp_port = {mail_server.port}\n"
+        "c.DS01Spawner.smtp_security = 'none'\n"
+        "c.DS01Spawner.mail_sender = 'ds01@uni.example'\n"
+        "c.DS01Spawner.mail_address = '{username}@uni.example'\n"
+    )
     try:
         deployment.start()
         yield deployment
@@ -94,7 +117,15 @@ def events(user: User) -> list[dict[str, Any]]:
     return found
 
 
-def test_idle_servers_are_stopped_and_those_at_work_are_not(hub):
+def letters_to(postbox: Postbox, user: str) -> list[tuple[str, str]]:
+    """Return subject and text of what somebody has got."""
+    got = [x for x in postbox.letters if x.rcpt_tos == [f"{user}@uni.example"]]
+    read = [email.message_from_bytes(x.content, policy=email.policy.default) for x in got]
+    return [(letter["Subject"], letter.get_content()) for letter in read]
+
+
+def test_idle_servers_are_stopped_and_those_at_work_are_not(hub, postbox):
+    assert ask(hub.user("asking"), "PUT", "mail", wanted=False).status_code == 200
     idle, asking, *at_work, exempt = started(
         hub,
         open=open_notebook,
@@ -120,6 +151,14 @@ def test_idle_servers_are_stopped_and_those_at_work_are_not(hub):
     assert "without activity" in stopped["why"]
     assert "cpu_percent" in stopped["numbers"]
     assert "may wait for an input" in events(asking.owner)[0]["why"]
+    (first, text), *_, (last, stopped_text) = letters_to(postbox, "open")
+    assert "Your server default will be stopped at" in first
+    assert f"{hub.url}/hub/home" in text
+    assert last == "Your server default was stopped"
+    assert "without activity. Packages that you had installed went with it: toolz" in stopped_text
+    # Who has switched it off, and who is at work, gets none.
+    for server in (asking, *at_work, exempt):
+        assert letters_to(postbox, server.owner.name) == []
     page = hub.logged_in("open").get(f"{hub.url}/hub/home").text
     assert "without activity" in page
     assert "Packages that you had installed went with it: toolz." in page

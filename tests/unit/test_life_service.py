@@ -24,6 +24,7 @@ from ds01_spawner.lifecycle.hub import HubServer, HubSilent
 from ds01_spawner.lifecycle.meters import GpuLoad
 from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Event, Kept, LifeRecords
 from ds01_spawner.lifecycle.service import NONE_FREE, Service
+from ds01_spawner.messages.message import Message
 from ds01_spawner.names import container_name, project_of
 from ds01_spawner.policy import GIB, Lifecycle
 from ds01_spawner.storage.records import Kind, Use, Uses
@@ -100,6 +101,7 @@ class World:
         self.asked: list[str] = []
         self.calls: list[str] = []
         self.stops: list[tuple[str, datetime]] = []
+        self.messages: list[Message] = []
         self.refuses_stops = False
         self.before: set[str] = set()
         self.now = BEGAN
@@ -119,6 +121,7 @@ class World:
             self.records,
             SimpleNamespace(look=self.sweep),
             self.installed,
+            SimpleNamespace(put=self.messages.append),
             MINUTE,
             NOTICE,
             self,
@@ -410,6 +413,71 @@ def test_memory_that_ran_out_is_told_once_and_not_what_was_before_the_first_look
     world.live(2)
     (told,) = world.records.events()
     assert (told.kind, told.user, told.numbers) == ("out-of-memory", "ada", {"kills": 3})
+
+
+# -- what owners are told beside the pages ---------------------------------------------------------
+
+
+def test_an_owner_gets_a_message_for_each_stage_and_for_the_stop(world):
+    world.boxes = [Box("ada", "thesis")]
+    stop = stopped_at(world, "ada", 60)
+    first, second, last = world.messages
+    assert (first.kind, first.user, first.project) == ("warned", "ada", "thesis")
+    assert (first.reason, first.stop_at, first.at) == ("idle", stop, world.warnings("ada")[0])
+    assert "if nothing runs in it" in first.why
+    assert (second.kind, second.at) == ("warned", world.warnings("ada")[1])
+    assert (last.kind, last.why) == ("stopped", "Stopped after 30 minutes without activity.")
+    assert len({first.key, second.key, last.key}) == 3
+
+
+def test_a_warning_that_is_given_again_after_a_crash_is_the_same_message(world):
+    world.boxes = [Box("ada")]
+    world.live(20)
+    keep = world.records.keep_courses
+
+    def crash(_):
+        raise LOCKED
+
+    world.records.keep_courses = crash
+    while not world.messages:
+        world.live(1)
+    world.records.keep_courses = keep
+    world.service = world.start()
+    while len(world.messages) < 2:
+        world.live(1)
+    first, again = world.messages
+    assert (again.key, again.stop_at) == (first.key, first.stop_at + (again.at - first.at))
+
+
+def test_a_warning_after_work_or_a_keep_is_another_message(world):
+    world.boxes = [box := Box("ada")]
+    world.live(29)
+    box.cpu = 90.0
+    world.live(5)
+    box.cpu = 0.0
+    world.live(29)
+    world.records.keep(
+        Kept("ada--0", "ada", "default", ASKED, world.now + timedelta(hours=1), "ada")
+    )
+    stopped_at(world, "ada", 80)
+    kinds = [message.kind for message in world.messages]
+    assert kinds == ["warned"] * 6 + ["stopped"]
+    assert len({message.key for message in world.messages}) == 7
+
+
+def test_nobody_gets_a_message_of_a_warning_or_a_stop_that_is_none(world, monkeypatch):
+    world.boxes = [Box("ada")]
+
+    def fail(*_):
+        raise LOCKED
+
+    monkeypatch.setattr(LifeRecords, "tell", fail)
+    world.live(60)
+    assert world.messages == []
+    monkeypatch.undo()
+    world.refuses_stops = True
+    world.live(60)
+    assert {message.kind for message in world.messages} == {"warned"}
 
 
 # -- nothing that fails is idleness, or lets a server be stopped -----------------------------------

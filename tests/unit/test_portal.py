@@ -166,7 +166,7 @@ def test_my_limits_shows_what_files_and_servers_take():
     server = replace(SERVER, disk_bytes=2 * GIB)
     found = standing(Share(resolved, ()), resolved.limits, (server,), None, "slice", uses)
 
-    text = rendered("limits.html", standing=found, owner="ann", lives={}).text
+    text = rendered("limits.html", standing=found, owner="ann", lives={}, mail=None).text
 
     assert "Files 11 GiB of 10 GiB" in text
     assert "start a server without a GPU to delete some. Measured at 08:30 UTC" in text

@@ -89,6 +89,11 @@ if (build) {
   followBuild(build);
 }
 
+// A switch is sent when it is turned; without this script there is a button.
+for (const turned of document.querySelectorAll("[data-sent-at-once]")) {
+  turned.addEventListener("change", () => turned.form.requestSubmit());
+}
+
 // As the Hub's own pages: what was chosen there, else what the system prefers.
 const chosen = localStorage.getItem("jupyterhub-bs-theme");
 const dark = matchMedia("(prefers-color-scheme: dark)").matches;

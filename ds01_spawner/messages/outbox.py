@@ -1,0 +1,161 @@
+"""What is to be sent: kept until it is, each channel in its own time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..blocking import to_its_end
+from ..lifecycle.records import Event, LifeRecords
+from ..lifecycle.told import told_to_owner
+from .message import Channel, Message, NotSent
+from .records import MessageRecords, Waiting
+
+_LOG = logging.getLogger(__name__)
+
+#: So many wait for a channel; with more, something is wrong, and they are not kept.
+MOST_WAITING = 1000
+#: After a failure it is tried again after these times. Mail servers that put off whom they do not
+#: know take the same message after some minutes.
+AGAIN_AFTER = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15))
+#: Nobody wants to be told of what happened before, as after a long stop of the service.
+_TOO_OLD = timedelta(hours=24)
+_PAUSE = timedelta(minutes=1)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class Outbox:
+    """Keeps messages in the database and sends them: a restart neither loses nor repeats one.
+
+    - Whoever puts in a message never waits, and nothing that fails here fails there.
+    - What fails is tried again a few times; then there is a line in the log, and an event.
+    - A warning that does not hold any more, or whose stop has come, is not sent.
+
+    Parameters
+    ----------
+    records
+        Where messages are kept.
+    lives
+        Where events are, and whether a warning still holds.
+    channels
+        What they go through; without any, nothing is kept.
+    actor
+        Who does it, in events.
+    clock
+        Gives the time.
+    """
+
+    def __init__(
+        self,
+        records: MessageRecords,
+        lives: LifeRecords,
+        channels: Sequence[Channel],
+        actor: str,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._records = records
+        self._lives = lives
+        self._channels = channels
+        self._actor = actor
+        self._clock = clock
+        self._put_in = {channel.name: asyncio.Event() for channel in channels}
+
+    def put(self, message: Message) -> None:
+        """Keep a message to be sent soon, unless it was kept before."""
+        for channel in self._channels:
+            try:
+                if not self._records.add(message, channel.name, MOST_WAITING):
+                    _LOG.error("Too much waits for %s; %s is not sent", channel.name, message.key)
+            except SQLAlchemyError as error:
+                _LOG.error("%s is not sent by %s: %s", message.key, channel.name, error)
+            self._put_in[channel.name].set()
+
+    async def run(self) -> None:
+        """Send what there is, for ever."""
+        await asyncio.gather(*map(self._serve, self._channels))
+
+    async def _serve(self, channel: Channel) -> None:
+        put_in = self._put_in[channel.name]
+        while True:
+            put_in.clear()
+            try:
+                await self.send_due(channel)
+                due = self._records.next_due(channel.name)
+                pause = due - self._clock() if due else None
+            except Exception:  # noqa: BLE001
+                # The database may be busy; what waits is in it.
+                _LOG.exception("Messages were not sent by %s", channel.name)
+                pause = _PAUSE
+            try:
+                seconds = max(0.0, pause.total_seconds()) if pause is not None else None
+                await asyncio.wait_for(put_in.wait(), seconds)
+            except asyncio.TimeoutError:
+                pass
+
+    async def send_due(self, channel: Channel) -> None:
+        """Send what is due, one after the other, until one fails as all would."""
+        waiting = self._records.due(channel.name, self._clock())
+        for number, each in enumerate(waiting):
+            if self._is_past(each):
+                self._records.done(each.message.key, channel.name)
+                continue
+            sending = asyncio.ensure_future(self._send(channel, each))
+            try:
+                error = await asyncio.shield(sending)
+            except asyncio.CancelledError:
+                # Sent and not known to be, it would be sent again after a restart.
+                await to_its_end(sending)
+                raise
+            if error is not None and error.for_all:
+                for other in waiting[number + 1 :]:
+                    self._failed(channel, other, error)
+                return
+
+    async def _send(self, channel: Channel, waiting: Waiting) -> NotSent | None:
+        """Send a message and keep that it was sent, or keep and return why it was not."""
+        message = waiting.message
+        try:
+            if said := await channel.send(message, self._clock()):
+                _LOG.info("%s", said)
+        except NotSent as found:
+            error = found
+        except Exception as found:  # noqa: BLE001
+            _LOG.exception("%s was not sent by %s", message.key, channel.name)
+            error = NotSent(f"{found!r}.")
+        else:
+            self._records.done(message.key, channel.name)
+            return None
+        self._failed(channel, waiting, error)
+        return error
+
+    def _is_past(self, waiting: Waiting) -> bool:
+        message, now = waiting.message, self._clock()
+        if message.stop_at is None:
+            return now - message.at > _TOO_OLD
+        if now >= message.stop_at:
+            return True
+        if not waiting.tries:
+            # Its look may not be over, after which it is known that the owner was warned.
+            return False
+        told = told_to_owner(self._lives, message.user, {}).get(message.project)
+        return told is None or not told.notice
+
+    def _failed(self, channel: Channel, waiting: Waiting, error: NotSent) -> None:
+        message, tries = waiting.message, waiting.tries + 1
+        if not error.for_good and tries <= len(AGAIN_AFTER):
+            again = self._clock() + AGAIN_AFTER[tries - 1]
+            if message.stop_at is None or again < message.stop_at:
+                _LOG.warning("%s It is tried again at %s UTC", error, f"{again:%H:%M}")
+                self._records.tried(message.key, channel.name, tries, again)
+                return
+        _LOG.error("%s It is not tried again: %s", error, message.key)
+        self._records.done(message.key, channel.name)
+        user, project, why = channel.missed(message)
+        self._lives.tell(Event("not-sent", user, project, self._actor, why))
