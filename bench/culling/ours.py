@@ -21,7 +21,8 @@ from ds01_spawner.lifecycle.life import Memory
 from ds01_spawner.lifecycle.meters import GpuLoad, Meters
 from ds01_spawner.lifecycle.records import Course, LifeRecords
 from ds01_spawner.lifecycle.rules import LiveRules
-from ds01_spawner.lifecycle.service import Server, Service
+from ds01_spawner.lifecycle.server import Server
+from ds01_spawner.lifecycle.service import Service
 from ds01_spawner.lifecycle.sweep import Sweep
 from ds01_spawner.messages.outbox import Outbox
 from ds01_spawner.settings import DS01Settings

@@ -33,7 +33,8 @@ from .gpus import MachineGpus
 from .history import Kernels
 from .hub import Hub
 from .rules import LiveRules
-from .service import ACTOR, Server, Service
+from .server import Server
+from .service import Service
 from .sweep import Sweep
 
 _LOG = logging.getLogger("ds01_spawner.lifecycle")
@@ -77,7 +78,7 @@ def make_outbox(deployment: Deployment) -> Outbox:
     channels = settings.channels(settings.message_records, deployment.links)
     if channels and not deployment.links.home:
         _LOG.warning("Messages name no page: set c.JupyterHub.public_url")
-    return Outbox(settings.message_records, settings.life_records, channels, ACTOR)
+    return Outbox(settings.message_records, settings.life_records, channels, CULLER)
 
 
 def make_service(deployment: Deployment, call: engine.Docker, outbox: Outbox) -> Service:

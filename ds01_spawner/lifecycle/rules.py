@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from datetime import timedelta
 
 from ..live import NeverRead
 from ..policy import Lifecycle, Policy
 from ..settings import DS01Settings
+from .decide import NOTICE, Rules
+from .history import Idle
 
 #: All servers of one look are judged by the policy as it was at its beginning, or so long ago.
 _FRESH_S = 2.0
@@ -64,6 +67,27 @@ class LiveRules:
         if policy is None or policy != self._policy:
             self._policy, self._known = policy, {}
             self._temporary = _temporary(policy) if policy else frozenset()
+
+
+def rules_from(lifecycle: Lifecycle, notice: timedelta = NOTICE) -> Rules:
+    """Return what `decide` needs of a user's policy."""
+    return Rules(
+        idle_timeout=lifecycle.idle_timeout,
+        max_runtime=lifecycle.max_runtime,
+        idle=Idle(
+            gpu_percent=lifecycle.gpu_idle_percent,
+            cpu_percent=lifecycle.cpu_idle_percent,
+            network_bytes=lifecycle.network_idle_bytes,
+            stalled_network_bytes=lifecycle.stalled_network_bytes,
+            checks=lifecycle.idle_checks,
+        ),
+        grace=lifecycle.grace,
+        stalled_after=lifecycle.stalled_kernel,
+        high_demand_factor=lifecycle.high_demand_factor,
+        notice=notice,
+        container_bytes=lifecycle.container_bytes,
+        workspace_bytes=lifecycle.workspace_bytes,
+    )
 
 
 def _temporary(policy: Policy) -> frozenset[str]:

@@ -5,70 +5,41 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from .. import engine
 from ..engine import UNREACHABLE, Docker
 from ..errors import Refused
 from ..gpus.occupancy import Container
-from ..gpus.snapshot import own_containers
 from ..messages.message import Message
-from ..names import project_of
 from ..policy import Lifecycle
+from ..settings import CULLER
 from ..storage.records import Uses
 from ..storage.rounds import Running
 from . import words
-from .decide import NOTICE, Ask, Decision, Keep, Reason, Rules, Stop, Unknown, Warn
-from .history import Idle, Kernels, Sample
+from .decide import NOTICE, Ask, Decision, Keep, Reason, Stop, Unknown, Warn
+from .history import Kernels, Sample
 from .hub import Hub, HubServer, HubSilent
 from .keeping import file_touched, kept_until
 from .life import Circumstances, Life
-from .meters import GpuLoad, Meters, Watched
+from .meters import GpuLoad, Meters
 from .records import NONE_FREE, PROTECTED, Course, Event, LifeRecords
+from .roster import Roster
+from .rules import rules_from
+from .server import Server
+from .stops import Messages, Stops
 from .sweep import Sweep
 
 _LOG = logging.getLogger(__name__)
 
-#: Who does what the service does.
-ACTOR = "ds01-culler"
 #: A start that found no GPU says for so long that many want one.
 _REFUSALS_COUNT = timedelta(minutes=10)
 #: A server that does not tell of its kernels is reported after so long.
 _SILENCE = timedelta(minutes=30)
-#: Servers that are asked, or stopped, or containers that are inspected, at the same time.
+#: Servers that are asked at the same time.
 _AT_ONCE = 20
 _FORGET_EVERY = timedelta(hours=24)
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that runs: the Hub's and Docker's view of it together.
-
-    Attributes
-    ----------
-    address
-        Where its notebook server answers, with a slash at the end; empty if that is not known.
-    token
-        Its own, which its owner has as well: what answers may be any program of theirs.
-    gpu_weight
-        What it holds, in GPU equivalents.
-    """
-
-    hub: HubServer
-    watched: Watched
-    address: str
-    token: str = field(default="", repr=False)
-    gpu_weight: float = 0.0
-
-    @property
-    def project(self) -> str:
-        """The project that it works on."""
-        return project_of(self.hub.name)
 
 
 class Gpus(Protocol):
@@ -76,13 +47,6 @@ class Gpus(Protocol):
 
     async def load(self) -> GpuLoad:
         """Return what they do; nothing is known of a driver that does not answer in time."""
-
-
-class Messages(Protocol):
-    """Takes what owners are told beside the pages."""
-
-    def put(self, message: Message) -> None:
-        """Take a message; never waits, and never fails."""
 
 
 class Service:
@@ -141,29 +105,24 @@ class Service:
         meters: Meters | None = None,
         uses: Callable[[datetime], Uses] = lambda _: Uses(),
     ) -> None:
-        self._hub = hub
-        self._docker = docker_call
-        self._hub_id = hub_id
         self._gpus = gpus
         self._rules_of = rules_of
         self._ask = ask
         self._records = records
         self._sweep = sweep
-        self._installed = installed
         self._messages = messages
         self._cycle = cycle
         self._notice = notice
         self._meters = meters or Meters()
+        self._roster = Roster(hub, docker_call, hub_id, self._meters)
+        self._stops = Stops(hub, docker_call, records, installed, messages)
         self._uses = uses
         self._lives: dict[str, Life] = {}
         self._courses = {course.container_id: course for course in records.courses()}
-        self._inspected: dict[str, dict[str, Any]] = {}
-        self._found: dict[str, Server] = {}
         self._limit = asyncio.Semaphore(_AT_ONCE)
         self._silent_since: dict[str, datetime] = {}
         self._silence_told: set[str] = set()
         self._oom_kills: dict[str, int] = {}
-        self._stopping: dict[str, asyncio.Task[None]] = {}
         self._forgot = datetime.min.replace(tzinfo=timezone.utc)
 
     async def run(self) -> None:
@@ -192,13 +151,15 @@ class Service:
         Exception
             Whatever the engine raises when it gives no answer.
         """
-        (servers, ids), gpus = await asyncio.gather(self._servers(), self._gpus.load())
-        self._forget_others(ids)
+        (known, own), gpus = await asyncio.gather(self._roster.listed(), self._gpus.load())
+        await self._remove_leftovers(known, own)
+        servers = await self._roster.servers(known, own)
+        self._forget_others(frozenset(container.container_id for container in own))
         keeps, protected = self._records.keeps(now), self._records.keeps(now, PROTECTED)
         uses = self._uses(now)
         demand = self._demand(servers, gpus.weight, now)
         # All in one thread: one for each would take longer than to look.
-        touches = await asyncio.to_thread(_touches, list(self._inspected.values()), now)
+        touches = await asyncio.to_thread(_touches, self._roster.inspected(), now)
 
         async def one(server: Server) -> Course:
             key = server.watched.container_id
@@ -211,9 +172,9 @@ class Service:
         found = await asyncio.gather(*map(one, servers), return_exceptions=True)
         for server, course in zip(servers, found, strict=True):
             if isinstance(course, Refused):
-                _LOG.error("The server %s was left out: %s", _name(server), course)
+                _LOG.error("The server %s was left out: %s", server.label, course)
             elif isinstance(course, BaseException):
-                _LOG.error("The server %s was left out", _name(server), exc_info=course)
+                _LOG.error("The server %s was left out", server.label, exc_info=course)
             else:
                 self._courses[course.container_id] = course
         self._records.keep_courses(self._courses.values())
@@ -229,62 +190,21 @@ class Service:
         """
         self._lives = {key: life for key, life in self._lives.items() if key in ids}
         self._courses = {key: course for key, course in self._courses.items() if key in ids}
-        self._inspected = {key: value for key, value in self._inspected.items() if key in ids}
         self._silent_since = {k: at for k, at in self._silent_since.items() if k in ids}
         self._silence_told &= ids
         self._oom_kills = {key: kills for key, kills in self._oom_kills.items() if key in ids}
+        self._roster.forget_others(ids)
         self._meters.forget_others(ids)
 
     def running(self) -> list[Running]:
         """Return the servers that the latest look has found, as what writes to the disk."""
-        return [
-            Running(key, server.hub.user, server.project, self._inspected[key])
-            for key, server in self._found.items()
-            if key in self._inspected
-        ]
+        return self._roster.running()
 
     async def wait(self) -> None:
         """Wait until the stops that were begun are done."""
-        await asyncio.gather(*self._stopping.values(), return_exceptions=True)
+        await self._stops.wait()
 
-    # -- what there is -------------------------------------------------------------------------
-
-    async def _servers(self) -> tuple[list[Server], frozenset[str]]:
-        """Return the servers to look at, and the ids of all containers of this Hub."""
-        known, own = await asyncio.gather(
-            self._hub.servers(), own_containers(self._docker, self._hub_id)
-        )
-        await self._remove_leftovers(known, own)
-        by_name = {(server.user, server.name): server for server in known if server.is_ready}
-        pairs = []
-        for container in own:
-            labels = container.labels
-            server = by_name.get((labels.get("ds01.user", ""), labels.get("ds01.server", "")))
-            # A name and labels that do not go together are somebody's own.
-            fits = labels.get("ds01.project") == project_of(labels.get("ds01.server", ""))
-            if server is not None and fits and "ds01.server" in labels:
-                pairs.append((server, container.container_id))
-
-        async def one(server: HubServer, container_id: str) -> Server | None:
-            async with self._limit:
-                inspected = await self._inspect(container_id)
-                return self._server(server, inspected) if inspected else None
-
-        found = await asyncio.gather(*(one(*pair) for pair in pairs), return_exceptions=True)
-        failed = [error for error in found if isinstance(error, BaseException)]
-        if len(failed) > 1 and len(failed) == len(pairs) and all(map(engine.is_silent, failed)):
-            # It is the engine, and not one container.
-            raise failed[0]
-        for (server, _), error in zip(pairs, found, strict=True):
-            if isinstance(error, BaseException):
-                _LOG.error("The server %s/%s was left out: %r", server.user, server.name, error)
-        servers = [server for server in found if isinstance(server, Server)]
-        self._found = {server.watched.container_id: server for server in servers}
-        return servers, frozenset(container.container_id for container in own)
-
-    def _server(self, hub: HubServer, inspected: Mapping[str, Any]) -> Server:
-        before = self._found.get(inspected["Id"])
-        return replace(before, hub=hub) if before else _server(hub, inspected)
+    # -- beside the servers --------------------------------------------------------------------
 
     async def _remove_leftovers(
         self, known: Collection[HubServer], own: Collection[Container]
@@ -301,19 +221,7 @@ class Service:
             labels = container.labels
             why = f"Its container ({container.state}) was left behind and belonged to no server."
             user, project = labels.get("ds01.user", ""), labels.get("ds01.project", "")
-            self._records.tell(Event("swept", user, project, ACTOR, why))
-
-    async def _inspect(self, container_id: str) -> dict[str, Any] | None:
-        """Inspect a container once: what matters here changes only when it is started again."""
-        found = self._inspected.get(container_id)
-        if found is None or not self._meters.is_process_of(container_id, found["State"]["Pid"]):
-            self._inspected.pop(container_id, None)
-            self._found.pop(container_id, None)
-            found = await engine.inspect(self._docker, container_id)
-            if found is None or not found["State"]["Pid"]:
-                return None
-            self._inspected[container_id] = found
-        return found
+            self._records.tell(Event("swept", user, project, CULLER, why))
 
     def _demand(
         self, servers: list[Server], weight: float, now: datetime
@@ -367,7 +275,8 @@ class Service:
             self._warn(server, life, decision, numbers, now)
         elif isinstance(decision, Stop):
             numbers = _numbers(sample, life, circumstances)
-            self._stop(server, decision, circumstances.rules, numbers, now)
+            why = words.stopped(decision, circumstances.rules, now)
+            self._stops.begin(server, why, numbers)
         course = self._course(server, life, self._courses.get(key), keep_until, decision)
         return replace(course, cpu_percent=sample.cpu_percent, gpu_percent=sample.gpu_percent)
 
@@ -429,7 +338,7 @@ class Service:
             self._silence_told.add(key)
             why = "It does not tell what runs in it, and is kept for that reason."
             self._tell(server, "silent", why, {})
-            _LOG.warning("The server %s does not tell of its kernels", _name(server))
+            _LOG.warning("The server %s does not tell of its kernels", server.label)
 
     # -- what is done --------------------------------------------------------------------------
 
@@ -459,102 +368,8 @@ class Service:
             )
         )
 
-    def _stop(
-        self,
-        server: Server,
-        stop: Stop,
-        rules: Rules,
-        numbers: Mapping[str, Any],
-        now: datetime,
-    ) -> None:
-        key = server.watched.container_id
-        # The others are looked at again before it is their turn.
-        if key in self._stopping or len(self._stopping) >= _AT_ONCE:
-            return
-        why = words.stopped(stop, rules, now)
-        task = asyncio.ensure_future(self._stop_now(server, why, numbers))
-        self._stopping[key] = task
-        task.add_done_callback(lambda _: self._stopping.pop(key, None))
-
-    async def _stop_now(self, server: Server, why: str, numbers: Mapping[str, Any]) -> None:
-        key = server.watched.container_id
-        is_stopped = False
-        try:
-            # The Hub knows a server by its name: it may have been started anew since the look.
-            running = await engine.inspect(self._docker, key)
-            if running is None or not running["State"]["Running"]:
-                return
-            why += words.lost(await self._installed(running))
-            # Before the Hub is asked: its spawner reads it.
-            self._records.note_stop(key, why)
-            is_stopped = await self._hub.stop(server.hub)
-            if is_stopped:
-                _LOG.info("Stopped %s: %s", _name(server), why)
-                why = f"Stopped {why}."
-                self._tell(server, "stopped", why, numbers)
-                now = datetime.now(timezone.utc)
-                self._messages.put(
-                    Message(f"{key} stopped", "stopped", server.hub.user, server.project, why, now)
-                )
-        except (HubSilent, *UNREACHABLE) as error:
-            _LOG.warning("%s is not stopped now: %s", _name(server), error)
-        except Exception:  # noqa: BLE001
-            _LOG.exception("The stop of %s failed", _name(server))
-        finally:
-            if not is_stopped:
-                self._forget_stop(server)
-
-    def _forget_stop(self, server: Server) -> None:
-        try:
-            self._records.forget_stop(server.watched.container_id)
-        except SQLAlchemyError as error:
-            # Only a stop by this service reads it, which writes another one before.
-            _LOG.warning("Why %s was to be stopped is not forgotten: %s", _name(server), error)
-
     def _tell(self, server: Server, kind: str, why: str, numbers: Mapping[str, Any]) -> None:
-        self._records.tell(Event(kind, server.hub.user, server.project, ACTOR, why, numbers))
-
-
-def rules_from(lifecycle: Lifecycle, notice: timedelta = NOTICE) -> Rules:
-    """Return what `decide` needs of a user's policy."""
-    return Rules(
-        idle_timeout=lifecycle.idle_timeout,
-        max_runtime=lifecycle.max_runtime,
-        idle=Idle(
-            gpu_percent=lifecycle.gpu_idle_percent,
-            cpu_percent=lifecycle.cpu_idle_percent,
-            network_bytes=lifecycle.network_idle_bytes,
-            stalled_network_bytes=lifecycle.stalled_network_bytes,
-            checks=lifecycle.idle_checks,
-        ),
-        grace=lifecycle.grace,
-        stalled_after=lifecycle.stalled_kernel,
-        high_demand_factor=lifecycle.high_demand_factor,
-        notice=notice,
-        container_bytes=lifecycle.container_bytes,
-        workspace_bytes=lifecycle.workspace_bytes,
-    )
-
-
-def _server(hub: HubServer, inspected: Mapping[str, Any]) -> Server:
-    labels = inspected["Config"]["Labels"]
-    networks = inspected["NetworkSettings"]["Networks"].values()
-    ip = next((network["IPAddress"] for network in networks if network["IPAddress"]), "")
-    # What JupyterHub tells a server of where to listen.
-    variables = dict(line.partition("=")[::2] for line in inspected["Config"]["Env"])
-    told = urlsplit(variables.get("JUPYTERHUB_SERVICE_URL", ""))
-    return Server(
-        hub=hub,
-        watched=Watched(
-            container_id=inspected["Id"],
-            pid=int(inspected["State"]["Pid"]),
-            cpus=inspected["HostConfig"]["NanoCpus"] / 1e9 or 1.0,
-            gpu_uuids=tuple(filter(None, labels.get("ds01.gpu.uuids", "").split(","))),
-        ),
-        address=f"http://{ip}:{told.port}{told.path}" if ip and told.port else "",
-        token=variables.get("JUPYTERHUB_API_TOKEN", ""),
-        gpu_weight=float(labels.get("ds01.gpu.allocated") or 0),
-    )
+        self._records.tell(Event(kind, server.hub.user, server.project, CULLER, why, numbers))
 
 
 def _touches(
@@ -582,7 +397,3 @@ def _numbers(sample: Sample, life: Life, given: Circumstances) -> dict[str, Any]
         "container_bytes": given.container_bytes,
         "workspace_bytes": given.workspace_bytes,
     }
-
-
-def _name(server: Server) -> str:
-    return f"{server.hub.user}/{server.project}"

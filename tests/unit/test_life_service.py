@@ -22,8 +22,9 @@ from ds01_spawner.lifecycle import kernels, processes, service
 from ds01_spawner.lifecycle.history import Kernels, Sample
 from ds01_spawner.lifecycle.hub import HubServer, HubSilent
 from ds01_spawner.lifecycle.meters import GpuLoad
-from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Event, Kept, LifeRecords
-from ds01_spawner.lifecycle.service import NONE_FREE, Service
+from ds01_spawner.lifecycle.records import ASKED, NONE_FREE, PROTECTED, Event, Kept, LifeRecords
+from ds01_spawner.lifecycle.rules import rules_from
+from ds01_spawner.lifecycle.service import Service
 from ds01_spawner.messages.message import Message
 from ds01_spawner.names import container_name, project_of
 from ds01_spawner.policy import GIB, Lifecycle
@@ -943,8 +944,12 @@ def test_a_stop_that_takes_long_is_asked_for_once(world):
 
 def asked_server(world, box):
     world.boxes = [box]
-    servers, _ = asyncio.run(world.service._servers())
-    return servers[0]
+    roster = world.service._roster
+
+    async def servers():
+        return await roster.servers(*await roster.listed())
+
+    return asyncio.run(servers())[0]
 
 
 def test_a_server_is_asked_with_its_own_token_at_its_own_address(world, monkeypatch):
@@ -992,7 +997,7 @@ def test_the_policy_is_what_is_decided_by():
         container_bytes=9,
         workspace_bytes=10,
     )
-    rules = service.rules_from(lifecycle, NOTICE)
+    rules = rules_from(lifecycle, NOTICE)
     assert (rules.max_runtime, rules.idle_timeout) == (timedelta(hours=1), timedelta(hours=2))
     idle = rules.idle
     assert (idle.gpu_percent, idle.cpu_percent, idle.network_bytes, idle.checks) == (3, 4, 5, 6)
