@@ -121,7 +121,7 @@ async def test_a_server_that_an_admin_protects_is_told_of_no_stop(keeping, recor
     found = await keeping.life("alice", "vision", RULES, NOW)
     assert (found.stop_at, found.is_warned) == (None, False)
     assert found.keep_until == NOW + 48 * HOUR
-    told = told_to_owner(records, "alice")["vision"]
+    told = told_to_owner(records, "alice", {})["vision"]
     assert (told.notice, told.keep_until) == ("", NOW + 48 * HOUR)
     with pytest.raises(Refused, match="Nobody keeps"):
         await keeping.end("alice", "vision", "root")
@@ -154,7 +154,7 @@ async def test_admins_see_what_keeps_a_server_and_not_those_that_have_ended(keep
 def test_a_server_of_which_nothing_is_known_any_more_is_told_nothing(records):
     # Warned of a stop, and then it did not answer.
     records.keep_courses([course(stop_at=None, why="")])
-    assert told_to_owner(records, "alice") == {}
+    assert told_to_owner(records, "alice", {}) == {}
 
 
 async def test_a_server_that_a_file_keeps_is_told_to_be_kept(keeping, records):

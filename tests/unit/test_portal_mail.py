@@ -48,6 +48,7 @@ class Portal:
         site = SimpleNamespace(
             prefix="/services/ds01/",
             hub_url="/hub/",
+            hub_host="",
             cookie_secret=b"x" * 32,
             auth=auth,
             settings=self.settings,
