@@ -21,7 +21,7 @@ from ds01_spawner.names import container_name
 from ..hub import REPOSITORY, eventually, free_port
 
 #: Seconds for a second run on two slow cores. The first installs and builds, for minutes.
-SECOND_RUN_S = 30
+SECOND_RUN_S = 60
 
 
 def _as_in_a_terminal() -> None:
