@@ -15,6 +15,7 @@ from ..gpus.occupancy import Container
 from ..messages.message import Message
 from ..policy import Lifecycle
 from ..settings import CULLER
+from ..storage import words as storage_words
 from ..storage.records import Uses
 from ..storage.rounds import Running
 from . import words
@@ -123,6 +124,8 @@ class Service:
         self._silent_since: dict[str, datetime] = {}
         self._silence_told: set[str] = set()
         self._oom_kills: dict[str, int] = {}
+        #: Users and containers that fill the disk, as far as that was told.
+        self._filling: set[str] = set()
         self._forgot = datetime.min.replace(tzinfo=timezone.utc)
 
     async def run(self) -> None:
@@ -264,6 +267,7 @@ class Service:
             container_bytes=uses.of_container(key),
             workspace_bytes=uses.of_user(server.hub.user),
         )
+        self._note_filling(server, uses, lifecycle)
         decision = life.look(sample, circumstances)
         if isinstance(decision, Ask):
             async with self._limit:
@@ -339,6 +343,17 @@ class Service:
             why = "It does not tell what runs in it, and is kept for that reason."
             self._tell(server, "silent", why, {})
             _LOG.warning("The server %s does not tell of its kernels", server.label)
+
+    def _note_filling(self, server: Server, uses: Uses, lifecycle: Lifecycle) -> None:
+        """Keep, once, that a limit on the disk is almost reached."""
+        key, user = server.watched.container_id, server.hub.user
+        for of, why in (
+            (key, storage_words.of_server(uses, key, lifecycle)),
+            (user, storage_words.of_user(uses, user, lifecycle)),
+        ):
+            if why and of not in self._filling:
+                self._tell(server, "disk", why, {})
+            (self._filling.add if why else self._filling.discard)(of)
 
     # -- what is done --------------------------------------------------------------------------
 

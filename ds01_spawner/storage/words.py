@@ -33,18 +33,22 @@ def of_user(uses: Uses, user: str, lifecycle: Lifecycle) -> str:
     )
 
 
+def of_server(uses: Uses, container_id: str, lifecycle: Lifecycle) -> str:
+    """Return what to tell of what a server writes elsewhere; empty if there is nothing."""
+    used, limit = uses.of_container(container_id), lifecycle.container_bytes
+    if used is None or limit is None or used < _WARNING * limit:
+        return ""
+    return (
+        f"Files outside /workspace and the home take {format_bytes(used)}, and may take "
+        f"{format_bytes(limit)}: above that, the server is stopped. Delete some, for example in "
+        "/tmp."
+    )
+
+
 def of_servers(uses: Uses, lifecycle: Lifecycle) -> dict[str, str]:
-    """Return what to tell of what a user's servers write elsewhere, by their containers' ids."""
-    limit = lifecycle.container_bytes
-    return {
-        container_id: (
-            f"Files outside /workspace and the home take {format_bytes(use.bytes or 0)}, and may "
-            f"take {format_bytes(limit)}: above that, the server is stopped. Delete some, for "
-            "example in /tmp."
-        )
-        for container_id, use in uses.containers.items()
-        if limit is not None and (use.bytes or 0) >= _WARNING * limit
-    }
+    """Return the same of all servers of which there is something to tell, by containers' ids."""
+    told = {key: of_server(uses, key, lifecycle) for key in uses.containers}
+    return {key: words for key, words in told.items() if words}
 
 
 def _measured(uses: Uses, user: str) -> str:

@@ -369,6 +369,20 @@ def test_a_server_that_fills_the_disk_is_warned_and_stopped_however_busy(world):
     assert len(world.warnings("ada")) == 3
 
 
+def test_it_is_kept_once_that_a_limit_on_the_disk_is_almost_reached(world):
+    world.lifecycle = Lifecycle(workspace_bytes=50 * GIB, container_bytes=10 * GIB)
+    world.boxes = [Box("ada"), Box("ada", "other", number=1)]
+    for container, workspace in ((9, 45), (9, 46), (1, 1), (1, 47)):
+        world.uses = takes(container, workspace)
+        world.live(3)
+    told = [event.why for event in reversed(world.events("disk"))]
+    assert [why.split(". ")[0].split(",")[0] for why in told] == [
+        "Files outside /workspace and the home take 9 GiB",
+        "Your files take 45 GiB of 50 GiB",
+        "Your files take 47 GiB of 50 GiB",
+    ]
+
+
 def test_files_that_take_too_much_end_a_gpu_and_no_other_server(world):
     world.lifecycle = Lifecycle(idle_timeout=None, workspace_bytes=50 * GIB)
     world.boxes = [Box("ada", gpus="GPU-1"), Box("ada", "cpu", number=1)]
