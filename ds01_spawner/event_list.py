@@ -81,10 +81,13 @@ def events(args: argparse.Namespace) -> int:
     """list what has happened to servers, and why; the newest comes last"""
     found = _find(args)
     if args.json:
-        print(json.dumps([asdict(event) for event in found], indent=2, default=datetime.isoformat))
+        print(
+            json.dumps([asdict(event) for event in found], indent=2, default=datetime.isoformat),
+            flush=True,
+        )
         return 0
     for line in _lines(found):
-        print(line)
+        print(line, flush=True)
     return 0
 
 

@@ -47,7 +47,7 @@ from .settings import DS01Settings
 from .start import Start
 from .stop import Stop
 from .storage.admission import no_gpu
-from .who import Requester
+from .who import Requester, requester_of
 from .workspaces import Workspaces
 
 #: The server whose form was just submitted, with its fields: JupyterHub shows a refused form again
@@ -291,8 +291,10 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             # Who starts from the catalogue is not kept from it by an engine that is slow.
             images = await self.user_images() if named else ()
             self.options = parse_options(raw, self.choices(images))
-        except Refused:
+        except Refused as refused:
             self.user_options = hub_rows.kept(raw)
+            by, why = requester_of(self.handler, self.user.name).name, refused.record
+            self.tell(Event(diary.START_FAILED, self.user.name, self.project, by, why))
             raise
         self.keep_options()
 
@@ -428,8 +430,8 @@ class DS01Spawner(DS01Settings, DockerSpawner):
             stopped_by=stopped_by.words if stopped_by else None,
             reason=reason,
         )
-        self.tell(diary.ended(ending, stopped_by.name if stopped_by else "", inspected))
         try:
+            self.tell(diary.ended(ending, stopped_by.name if stopped_by else "", inspected))
             await self.in_thread(self.store.add_ending, ending)
             if use := forecast.use_of(inspected):
                 await self.in_thread(self.store.add_gpu_use, *use)
@@ -448,8 +450,13 @@ class DS01Spawner(DS01Settings, DockerSpawner):
 
     def tell(self, event: Event | None) -> None:
         """Keep that something has happened; nothing waits for that, or fails over it."""
-        if event is not None:
+        if event is None:
+            return
+        try:
             self.executor.submit(diary.write, self, event)
+        except RuntimeError as error:
+            # The Hub ends, and its threads have.
+            self.log.warning("What happened to %s is not kept: %s", self._log_name, error)
 
     # -- what the Hub keeps --------------------------------------------------------------------
 

@@ -498,8 +498,8 @@ class Start:
             Of the event. Where no GPU was free, idle servers have less time for a while.
         """
         spawner = self._spawner
-        spawner.tell(Event(kind, spawner.user.name, spawner.project, self._by, message))
         self.undone = asyncio.ensure_future(self._remove_and_record(message))
+        spawner.tell(Event(kind, spawner.user.name, spawner.project, self._by, message))
         return self.undone
 
     async def _remove_and_record(self, message: str) -> None:

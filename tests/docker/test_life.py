@@ -21,10 +21,9 @@ def last_ending(hub, user, project="default"):
         store.close()
 
 
-def two_events(hub, user):
-    """Return a user's first two events, oldest first, once there are two."""
-    found = LifeRecords(hub.data / "ds01.sqlite").events(user.name)[::-1]
-    return found if len(found) == 2 else None
+def events(hub, user):
+    """Return what has happened to a user's servers, newest first."""
+    return LifeRecords(hub.data / "ds01.sqlite").events(user.name)
 
 
 def hub_accepts(hub, token):
@@ -127,7 +126,8 @@ def test_it_is_kept_who_stopped_a_server(hub):
     alice.start(image="python", memory="1g")
     alice.stop()
     assert last_ending(hub, alice).message.startswith("Stopped by you.")
-    started, stopped = eventually(lambda: two_events(hub, alice), "both are told")
+    eventually(lambda: len(events(hub, alice)) == 2, "both are told")
+    stopped, started = events(hub, alice)
     assert (started.kind, started.by, stopped.kind, stopped.by) == (
         "started",
         "who",
@@ -191,6 +191,9 @@ def test_a_bad_request_is_explained_and_starts_nothing(hub, options, status, wor
     assert words in answer.json()["message"]
     assert alice.container() is None
     assert not alice.is_active("default")
+    # One in a while.
+    told = eventually(lambda: events(hub, alice), "a refusal is told")
+    assert {(event.kind, event.by) for event in told} == {("start-failed", "asks")}
 
 
 @pytest.mark.parametrize(

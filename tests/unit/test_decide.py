@@ -177,13 +177,14 @@ DONE = {
 }
 LIMITS = {
     f"idle {N}": lambda case, m: case.limits.update(idle_timeout=m * MINUTE),
-    "never idle": lambda case: case.limits.update(idle_timeout=None),
+    "no idle limit": lambda case: case.limits.update(idle_timeout=None),
     f"grace {N}": lambda case, m: case.limits.update(grace=m * MINUTE),
     f"runtime {N}": lambda case, m: case.limits.update(max_runtime=m * MINUTE),
     "network counts": lambda case: case.limits.update(idle=Idle(network_bytes=2**20)),
 }
 ELSE = {
     f"warned at {N}": lambda case, m: case.warned("warned_idle", m),
+    f"warned at {N} and {N}": lambda case, *minutes: case.warned("warned_idle", *minutes),
     f"warned of its runtime at {N}": lambda case, m: case.warned("warned_runtime", m),
     f"warned of its runtime at {N} and {N}": (
         lambda case, *minutes: case.warned("warned_runtime", *minutes)

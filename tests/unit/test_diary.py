@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -9,11 +11,13 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from ds01_spawner import spawner
 from ds01_spawner.endings import Cause, Ending, explain, gone
 from ds01_spawner.lifecycle import diary
 from ds01_spawner.lifecycle.records import NONE_FREE, Event, LifeRecords
 from ds01_spawner.options import SpawnOptions
 from ds01_spawner.policy import GIB
+from ds01_spawner.spawner import DS01Spawner
 from ds01_spawner.who import Requester, requester_of
 
 from .machine import FIRST
@@ -124,3 +128,61 @@ def test_an_ending_without_a_time_of_its_start_is_told_without_how_long_it_ran()
 def test_who_asked_has_a_name_and_words_for_the_owner(person, expected):
     assert requester_of(SimpleNamespace(current_user=person), "ada") == expected
     assert requester_of(None, "ada").name == "the Hub"
+
+
+# -- in the spawner --------------------------------------------------------------------------------
+
+
+class Server:
+    """What of a spawner the end of a server needs."""
+
+    tell = DS01Spawner.tell
+    _bury = DS01Spawner._bury
+    project, docker, object_id, _pid, _log_name = "vision", None, "c0ffee", 1, "ada"
+    log = logging.getLogger("tests")
+
+    def __init__(self, life_records):
+        self.user = SimpleNamespace(name="ada")
+        self.life_records = life_records
+        self.executor = ThreadPoolExecutor(1)
+        self.store = SimpleNamespace(add_ending=lambda _: None)
+
+    async def in_thread(self, call, *args):
+        return call(*args)
+
+    async def leave_slice(self):
+        pass
+
+
+@pytest.fixture
+def removed(monkeypatch):
+    found = []
+
+    async def remove(_docker, container_id):
+        found.append(container_id)
+
+    monkeypatch.setattr(spawner.engine, "remove", remove)
+    monkeypatch.setattr(spawner.forecast, "use_of", lambda _: None)
+    return found
+
+
+async def test_a_stop_is_told_by_its_thread(tmp_path, removed):
+    server = Server(LifeRecords(tmp_path / "db"))
+    await server._bury(ENDED, Requester("root", "admin root"))
+    server.executor.shutdown()
+    (told,) = server.life_records.events("ada")
+    assert (told.kind, told.by, removed) == ("stopped", "root", ["c0ffee"])
+
+
+@pytest.mark.parametrize("how", ["locked", "over"])
+async def test_a_stop_whose_event_cannot_be_kept_is_a_stop(removed, caplog, how):
+    def locked(*_):
+        raise OperationalError("INSERT", {}, Exception("database is locked"))
+
+    server = Server(SimpleNamespace(tell=locked))
+    if how == "over":
+        server.executor.shutdown()
+    await server._bury(ENDED, Requester("ada", "you"))
+    server.executor.shutdown()
+    assert removed == ["c0ffee"]
+    assert "kept" in caplog.text
