@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01_spawner.runtime.image.launch import executions, keeper, outputs
+from ds01_spawner.runtime.image.launch import keeper, waiting
 from ds01_spawner.runtime.image.launch.executions import NOT_ENDED, Executions
 from ds01_spawner.runtime.image.launch.keeper import Keeper
 from ds01_spawner.runtime.image.launch.notebook_file import put
 from ds01_spawner.runtime.image.launch.outputs import MOST_TEXT, TOO_MUCH, Outputs, as_shown
+from ds01_spawner.runtime.image.launch.waiting import Waiting
 
 ROOM = 1 << 20
 
@@ -449,6 +450,23 @@ async def test_what_could_not_be_written_is_tried_again(desk):
     await desk.eventually("one\n")
 
 
-def test_all_kept_for_a_kernel_has_a_limit():
-    assert executions.MOST_BYTES <= 64 << 20
-    assert outputs.MOST_TEXT <= executions.MOST_BYTES
+# -- messages for a page that is away -----------------------------------------------------------
+
+
+def message(kind, content):
+    header, empty = json.dumps({"msg_type": kind}).encode(), b"{}"
+    return [b"topic", b"<IDS|MSG>", b"signature", header, empty, empty, content]
+
+
+def test_what_waits_for_a_page_that_is_away_has_a_limit(monkeypatch):
+    monkeypatch.setattr(waiting, "MOST_BYTES", 5000)
+    before = [("iopub", message("stream", b"first"))]
+    held = Waiting(before)
+    for _ in range(100):
+        held.append(("iopub", message("stream", b"x" * 1000)))
+    held.append(("shell", message("execute_reply", b"y" * 1000)))
+    held.append(("iopub", message("status", b"idle")))
+    assert held[0] == before[0]
+    assert sum(len(part) for _, parts in held for part in parts) < 7000
+    # What the page needs to know of the kernel is never left out.
+    assert [parts[-1][:4] for _, parts in held][-2:] == [b"yyyy", b"idle"]

@@ -11,10 +11,7 @@ from jupyter_server.services.kernels.connection.base import deserialize_msg_from
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 
 from .keeper import Keeper
-
-#: For a page that is away, so much of what its kernel prints waits in memory.
-MOST_WAITING_BYTES = 32 << 20
-_SHOWN = {"stream", "display_data", "update_display_data", "execute_result"}
+from .waiting import Waiting
 
 
 class KeepingConnection(ZMQChannelsWebsocketConnection):
@@ -129,28 +126,3 @@ class KernelListener:
             content = self._session.unpack(message["content"])
             size = len(message["content"])
             self._keeper.said(self._kernel.kernel_id, request, kind, content, size)
-
-
-class Waiting(list[tuple[str, list[bytes]]]):
-    """Messages that wait for a page that is away, up to `MOST_WAITING_BYTES`.
-
-    Beyond that, what cells show is left out: the page has it from the keeper.
-    """
-
-    def __init__(self, before: list[tuple[str, list[bytes]]]) -> None:
-        super().__init__()
-        self._size_bytes = 0
-        for message in before:
-            self.append(message)
-
-    def append(self, message: tuple[str, list[bytes]]) -> None:
-        """Let a message wait: its channel, and its parts as they came from the kernel."""
-        channel, parts = message
-        size = sum(len(part) for part in parts)
-        if channel == "iopub" and self._size_bytes + size > MOST_WAITING_BYTES:
-            # Behind the delimiter come the signature, the header and the content.
-            header = parts[parts.index(b"<IDS|MSG>") + 2]
-            if json.loads(header)["msg_type"] in _SHOWN:
-                return
-        self._size_bytes += size
-        super().append((channel, parts))
