@@ -1,12 +1,19 @@
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import type { CodeCell } from '@jupyterlab/cells';
+import { IDocumentManager } from '@jupyterlab/docmanager';
+import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
 import { IStatusBar } from '@jupyterlab/statusbar';
 
 import { Item } from './item';
 import { askForLife, askToKeep, withoutPortal, type Life } from './life';
 import { Notices } from './notices';
+import { Reopened, saveIf } from './reopened';
 import { Watch } from './watch';
 
-const plugin: JupyterFrontEndPlugin<void> = {
+/** A cell that runs for so long is saved: it may go on when the page is closed. */
+const LONG_MS = 3000;
+
+const life: JupyterFrontEndPlugin<void> = {
   id: 'ds01-life:plugin',
   description: 'Shows what the server uses and when it stops, and says when its memory ran out.',
   autoStart: true,
@@ -32,11 +39,33 @@ const plugin: JupyterFrontEndPlugin<void> = {
       },
       `ds01-life ${settings.baseUrl}`
     );
-    statusBar?.registerStatusItem(plugin.id, { item, align: 'left', rank: 100, priority: 1 });
+    statusBar?.registerStatusItem(life.id, { item, align: 'left', rank: 100, priority: 1 });
     const watch = new Watch(() => askForLife(settings), see);
     // Not in the way of what the page starts with.
     void app.restored.then(() => watch.start());
   }
 };
 
-export default plugin;
+const outputs: JupyterFrontEndPlugin<void> = {
+  id: 'ds01-life:outputs',
+  description: 'Shows what cells printed while their page was closed.',
+  autoStart: true,
+  requires: [INotebookTracker],
+  optional: [IDocumentManager],
+  activate: (app: JupyterFrontEnd, tracker: INotebookTracker, documents: IDocumentManager | null) => {
+    const mayWrite = () => documents?.autosave ?? true;
+    tracker.widgetAdded.connect((_, panel) => {
+      new Reopened(panel, app.serviceManager.serverSettings, mayWrite);
+    });
+    NotebookActions.executionScheduled.connect((_, { notebook, cell }) => {
+      setTimeout(() => {
+        const panel = tracker.find(({ content }) => content === notebook);
+        if (panel && (cell as CodeCell).model.executionState === 'running') {
+          void saveIf(panel, mayWrite());
+        }
+      }, LONG_MS);
+    });
+  }
+};
+
+export default [life, outputs];

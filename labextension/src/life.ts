@@ -1,5 +1,6 @@
-import { URLExt } from '@jupyterlab/coreutils';
-import { ServerConnection } from '@jupyterlab/services';
+import type { ServerConnection } from '@jupyterlab/services';
+
+import { ask } from './ask';
 
 /**
  * What the server tells of its life. Times are ISO texts, null where there are none.
@@ -53,20 +54,4 @@ export function withoutPortal(life: Life, before: Life | null): Life {
   }
   const { now, memory_used_bytes, memory_limit_bytes, memory_kills, is_memory_shared } = life;
   return { ...before, now, memory_used_bytes, memory_limit_bytes, memory_kills, is_memory_shared };
-}
-
-async function ask(
-  what: string,
-  init: RequestInit,
-  settings: ServerConnection.ISettings
-): Promise<Life> {
-  const url = URLExt.join(settings.baseUrl, 'ds01', what);
-  // The Hub, which answers for a server that has stopped, leads everything else to its pages.
-  const headers = { Accept: 'application/json' };
-  const response = await ServerConnection.makeRequest(url, { ...init, headers }, settings);
-  const answer = await response.json();
-  if (!response.ok) {
-    throw new Error(answer.message ?? response.statusText);
-  }
-  return answer;
 }

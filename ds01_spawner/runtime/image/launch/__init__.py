@@ -5,5 +5,5 @@
 terminals leave the server's environment again through `ds01_launch.enter`.
 
 Installed in the runtime as ``ds01_launch``; uses nothing but the standard library, except
-`kernelspecs` and `lab`, which the server loads.
+`connection`, `kernelspecs` and `lab`, which the server loads.
 """
