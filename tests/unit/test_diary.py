@@ -137,7 +137,7 @@ class Server:
     """What of a spawner the end of a server needs."""
 
     tell = DS01Spawner.tell
-    _bury = DS01Spawner._bury
+    bury = DS01Spawner.bury
     project, docker, object_id, _pid, _log_name = "vision", None, "c0ffee", 1, "ada"
     log = logging.getLogger("tests")
 
@@ -168,7 +168,7 @@ def removed(monkeypatch):
 
 async def test_a_stop_is_told_by_its_thread(tmp_path, removed):
     server = Server(LifeRecords(tmp_path / "db"))
-    await server._bury(ENDED, Requester("root", "admin root"))
+    await server.bury(ENDED, Requester("root", "admin root"))
     server.executor.shutdown()
     (told,) = server.life_records.events("ada")
     assert (told.kind, told.by, removed) == ("stopped", "root", ["c0ffee"])
@@ -182,7 +182,7 @@ async def test_a_stop_whose_event_cannot_be_kept_is_a_stop(removed, caplog, how)
     server = Server(SimpleNamespace(tell=locked))
     if how == "over":
         server.executor.shutdown()
-    await server._bury(ENDED, Requester("ada", "you"))
+    await server.bury(ENDED, Requester("ada", "you"))
     server.executor.shutdown()
     assert removed == ["c0ffee"]
     assert "kept" in caplog.text
