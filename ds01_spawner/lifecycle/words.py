@@ -13,7 +13,7 @@ from .records import Course
 _MOST_NAMED = 5
 
 #: After a stop of which it is not known whether there were files to keep, and whether they were.
-NOT_KEPT = ". If you had files outside /workspace, they could not all be kept"
+NOT_KEPT = ". If you had files outside /workspace and your home, they could not all be kept"
 
 
 def duration(time: timedelta) -> str:
@@ -39,7 +39,7 @@ def stopped(stop: Stop, rules: Rules, now: datetime) -> str:
     if stop.why is Reason.CONTAINER_FULL:
         assert rules.container_bytes is not None
         return (
-            f"because its files outside /workspace and the home took more than "
+            f"because its files outside /workspace and your home took more than "
             f"{format_bytes(rules.container_bytes)}"
         )
     if stop.why is Reason.WORKSPACE_FULL:
@@ -71,7 +71,11 @@ def lost(packages: Sequence[str]) -> str:
 
 def kept(what: Kept) -> str:
     """Return what became of files outside the workspace, to follow the same; empty for none."""
-    where = f". Files that you had outside /workspace are in {what.place}" if what.number else ""
+    where = (
+        f". Files that you had outside /workspace and your home are in {what.place}"
+        if what.number
+        else ""
+    )
     return where + _missed(what.missed, what.problem)
 
 
@@ -95,7 +99,7 @@ def warned(why: Reason, stop_at: datetime, now: datetime) -> str:
         return f"It will be stopped in {left}: then it has run as long as a server may."
     if why is Reason.CONTAINER_FULL:
         return (
-            f"It will be stopped in {left}: its files outside /workspace and the home take too "
+            f"It will be stopped in {left}: its files outside /workspace and your home take too "
             "much of the disk. Delete some, for example in /tmp."
         )
     if why is Reason.WORKSPACE_FULL:

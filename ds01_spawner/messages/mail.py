@@ -134,6 +134,10 @@ class MailServer:
         return f"The mail server {self} does not answer: {printable(str(error))[:_MOST_SAID]}."
 
 
+#: What an e-mail that could not be sent was about.
+_ABOUT = {"warned": "about a warning", "stopped": "about a stop", "test": "to try it"}
+
+
 class Mail:
     """Sends e-mail to who wants it.
 
@@ -183,7 +187,7 @@ class Mail:
 
     def missed(self, message: Message) -> tuple[str, str, str]:
         """See `message.Channel`."""
-        return message.user, message.project, "An e-mail about this could not be sent."
+        return message.user, message.project, f"An e-mail {_ABOUT[message.kind]} could not be sent."
 
     def receiver(self, username: str) -> str:
         """Return a user's address; may block.

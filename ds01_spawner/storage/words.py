@@ -39,7 +39,7 @@ def of_server(uses: Uses, container_id: str, lifecycle: Lifecycle) -> str:
     if used is None or limit is None or used < _WARNING * limit:
         return ""
     return (
-        f"Files outside /workspace and the home take {format_bytes(used)}, and may take "
+        f"Files outside /workspace and your home take {format_bytes(used)}, and may take "
         f"{format_bytes(limit)}: above that, the server is stopped. Delete some, for example in "
         "/tmp."
     )
@@ -54,4 +54,4 @@ def of_servers(uses: Uses, lifecycle: Lifecycle) -> dict[str, str]:
 def _measured(uses: Uses, user: str) -> str:
     at = uses.users[user].at
     assert at is not None
-    return f"Measured at {at:%H:%M} UTC, and again every few minutes."
+    return f"Measured on {at.day} {at:%B} at {at:%H:%M} UTC."

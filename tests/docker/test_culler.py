@@ -165,7 +165,9 @@ def test_idle_servers_are_stopped_and_those_at_work_are_not(hub, postbox):
     assert "These could not be kept (too large): /tmp/large (2 GiB)." in page
     workspace = hub.data / "workspaces" / "open" / "default"
     (place,) = (workspace / "rescued").iterdir()
-    assert f"Files that you had outside /workspace are in rescued/{place.name}." in page
+    assert (
+        f"Files that you had outside /workspace and your home are in rescued/{place.name}." in page
+    )
     files = sorted(str(file.relative_to(place)) for file in place.rglob("*") if file.is_file())
     assert files == ["opt/x/notes", "tmp/notes"]
     for file in (place, place / "opt/x/notes"):
@@ -244,11 +246,11 @@ def test_who_fills_the_disk_is_stopped_with_the_reason_and_gets_no_gpu(hub):
 
     stopped, *before = events(pia)
     assert stopped["kind"] == "stopped"
-    assert "files outside /workspace and the home took more than 30 MiB" in stopped["why"]
+    assert "files outside /workspace and your home took more than 30 MiB" in stopped["why"]
     assert 40 << 20 < stopped["numbers"]["container_bytes"] < 60 << 20
     assert before[0]["kind"] == "warned"
     page = hub.logged_in("pia").get(f"{hub.url}/hub/home").text
-    assert "files outside /workspace and the home took more than 30 MiB" in page
+    assert "files outside /workspace and your home took more than 30 MiB" in page
     assert "more than the 30 MiB that they may" in page
     answer = pia.ask(gpu="full", **SMALL)
     assert answer.status_code == 403, answer.text

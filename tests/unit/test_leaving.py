@@ -460,7 +460,10 @@ async def test_others_servers_are_none(monkeypatch, user, hub):
 def test_the_owner_is_told_where_files_are_and_which_are_gone():
     place = "rescued/2026-06-01-120000"
     all_kept = Kept(place, 2, 7, Files())
-    assert words.kept(all_kept) == f". Files that you had outside /workspace are in {place}"
+    assert (
+        words.kept(all_kept)
+        == f". Files that you had outside /workspace and your home are in {place}"
+    )
     some = Kept(place, 1, 1, Files((LeftFile("/tmp/big", 3 << 30),), 3, 4 << 30), "too large")
     assert words.kept(some).endswith(
         ". These could not be kept (too large): /tmp/big (3 GiB) and 2 more"

@@ -282,7 +282,7 @@ def test_times_are_told_as_people_tell_them(time, text):
         ),
         (
             Reason.CONTAINER_FULL,
-            "because its files outside /workspace and the home took more than 10 GiB",
+            "because its files outside /workspace and your home took more than 10 GiB",
         ),
         (
             Reason.WORKSPACE_FULL,

@@ -416,7 +416,7 @@ def test_the_home_page_tells_of_files_that_take_much(alice):
     page = Page(render("home.html", alice))
 
     assert "Your files take 9 GiB of 10 GiB." in page.text
-    assert "Files outside /workspace and the home take 8 GiB" in page.text
+    assert "Files outside /workspace and your home take 8 GiB" in page.text
     assert "Keep it running" not in page.text
     # Without a policy there is a page all the same.
     alice.lifecycle = None

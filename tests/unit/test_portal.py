@@ -169,7 +169,7 @@ def test_my_limits_shows_what_files_and_servers_take():
     text = rendered("limits.html", standing=found, owner="ann", lives={}, mail=None).text
 
     assert "Files 11 GiB of 10 GiB" in text
-    assert "start a server without a GPU to delete some. Measured at 08:30 UTC" in text
+    assert "start a server without a GPU to delete some. Measured on 1 June at 08:30 UTC" in text
     assert "2 GiB of 5 GiB" in text
 
 

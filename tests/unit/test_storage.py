@@ -292,7 +292,7 @@ def test_a_user_is_told_before_the_limit_and_gets_no_gpu_above_it(gib, told, ref
     ):
         assert part in words_
         assert bool(words_) == bool(part)
-        assert not part or "Measured at 11:59 UTC" in words_
+        assert not part or "at 11:59 UTC" in words_
     assert words.of_user(uses, "ada", Lifecycle()) == ""
     assert words.of_user(uses, "bob", LIMITS) == ""
 
