@@ -159,8 +159,8 @@ def test_the_service_keeps_files_after_the_work_and_before_the_end(monkeypatch):
     server.kept = Kept("rescued/now", 2, 7, Files())
     assert stopped(server)[:3] == [("work", ID, 42, 90), ("keep", ID, 1 << 20), ("stop", ID, 7)]
     assert server.done[-1][-1] == (
-        "after 30 minutes without activity. Files that you had outside /workspace and your home are "
-        "in rescued/now"
+        "after 30 minutes without activity. Files that you had outside /workspace and your home "
+        "are in rescued/now"
     )
     assert [(event.kind, event.by) for event in server.told] == [("rescued", "ds01-culler")]
 
