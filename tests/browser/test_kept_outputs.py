@@ -27,7 +27,7 @@ def run(someone, code):
     """Type code into the notebook's last cell and run it."""
     someone.page.locator(".jp-Notebook .jp-CodeCell").last.locator(".cm-content").click()
     someone.page.keyboard.insert_text(code)
-    someone.page.keyboard.press("Control+Enter")
+    someone.page.keyboard.press("Shift+Enter")
 
 
 def lines(someone):
