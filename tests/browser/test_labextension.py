@@ -140,7 +140,7 @@ def test_the_real_service_warns_keeps_and_stops_and_the_home_page_says_why(quick
     yola = Person(quick_hub, "yola", page)
     yola.log_in()
     open_lab(yola, memory="1g")
-    warning = notice(yola, "if nothing runs in it.")
+    warning = notice(yola, "This server stops")
     expect(warning).to_be_visible(timeout=90_000)
     warning.get_by_role("button", name="Keep it running").click()
     expect(notice(yola, "This server is kept until")).to_be_visible()
