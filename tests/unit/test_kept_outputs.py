@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import os
+import time
 from datetime import datetime, timezone
 
 import pytest
@@ -73,6 +74,13 @@ def test_a_progress_bar_is_kept_as_it_stands(pieces, shown):
 @given(st.text("ab\r\n", max_size=30), st.text("ab\r\n", max_size=30))
 def test_where_a_text_is_cut_makes_no_difference(before, after):
     assert as_shown(as_shown(before) + after) == as_shown(before + after)
+
+
+@pytest.mark.parametrize("text", ["a" * 10**6 + "\b" * 10**6, "y" * 10**6 + "\rz" * 10**6])
+def test_what_overwrites_very_often_keeps_no_server_from_answering(text):
+    began = time.process_time()
+    as_shown(text)
+    assert time.process_time() - began < 10
 
 
 def test_a_cell_that_prints_for_ever_keeps_its_beginning_and_its_end():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +11,6 @@ MOST_TEXT = 1 << 20
 _BEGINNING = MOST_TEXT // 4
 
 TOO_MUCH = "Some of this cell's output was too much to keep while its page was closed.\n"
-
-#: A backspace and what it takes away, nothing at the beginning of a line.
-_BACKSPACED = re.compile(r"[^\n\r\x08]\x08|(?:^|(?<=[\n\r]))\x08+")
 
 Output = dict[str, Any]
 
@@ -73,8 +69,8 @@ def as_shown(text: str) -> str:
     What is printed after it goes where it would have gone: without backspaces, as_shown(a + b) is
     as_shown(as_shown(a) + b).
     """
-    while "\b" in text:
-        text = _BACKSPACED.sub("", text)
+    if "\b" in text:
+        text = _without_backspaces(text)
     if "\r" not in text:
         return text
     *lines, last = text.split("\n")
@@ -86,10 +82,22 @@ def as_shown(text: str) -> str:
     return "\n".join([*lines, f"{shown}\r{current}" if is_inside else shown])
 
 
+def _without_backspaces(text: str) -> str:
+    """Return it without what they take away, which is nothing at the beginning of a line."""
+    shown: list[str] = []
+    for character in text:
+        if character != "\b":
+            shown.append(character)
+        elif shown and shown[-1] not in "\n\r":
+            shown.pop()
+    return "".join(shown)
+
+
 def _overwritten(pieces: list[str]) -> str:
+    # From the last one on, of which all is seen: what a program prints is not copied each time.
     shown = ""
-    for piece in pieces:
-        shown = piece + shown[len(piece) :]
+    for piece in reversed(pieces):
+        shown += piece[len(shown) :]
     return shown
 
 
