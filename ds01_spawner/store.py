@@ -82,10 +82,8 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        engine = open_database(path)
-        _Base.metadata.create_all(engine)
-        self._engine: Engine = engine
-        self._session = sessionmaker(engine)
+        self._engine = open_database(path, _Base)
+        self._session = sessionmaker(self._engine)
 
     def add_ending(self, ending: Ending) -> None:
         """Keep how a server ended; of starts that failed only the last, however often one tries."""
@@ -206,19 +204,25 @@ class Store:
         self._engine.dispose()
 
 
-def open_database(path: Path) -> Engine:
-    """Return an engine for the project's SQLite file, which several processes may use at once."""
+def open_database(path: Path, base: type[DeclarativeBase]) -> Engine:
+    """Return an engine for the project's SQLite file, which several processes may use at once.
+
+    Parameters
+    ----------
+    path
+        The file, made when missing.
+    base
+        Of the tables. Those that are missing are made, and the columns that an older version did
+        not have: a new column needs a default at the server.
+    """
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
     event.listen(engine, "connect", _use_write_ahead_log)
+    base.metadata.create_all(engine)
+    _add_missing_columns(engine, base)
     return engine
 
 
-def make_tables(engine: Engine, base: type[DeclarativeBase]) -> None:
-    """Make the tables that are missing, and the columns that an older version did not have.
-
-    A column that is new needs a default at the server.
-    """
-    base.metadata.create_all(engine)
+def _add_missing_columns(engine: Engine, base: type[DeclarativeBase]) -> None:
     for table in base.metadata.sorted_tables:
         known = {column["name"] for column in inspect(engine).get_columns(table.name)}
         for column in table.columns:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Select, String, Update, delete, func, insert, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
-from ..store import make_tables, open_database, put
+from ..store import open_database, put
 from .decide import Reason
 from .life import Memory
 
@@ -185,9 +185,7 @@ class LifeRecords:
     """
 
     def __init__(self, path: Path) -> None:
-        engine = open_database(path)
-        make_tables(engine, _Base)
-        self._session = sessionmaker(engine)
+        self._session = sessionmaker(open_database(path, _Base))
 
     # -- lives ---------------------------------------------------------------------------------
 

@@ -61,9 +61,7 @@ class MessageRecords:
     """
 
     def __init__(self, path: Path) -> None:
-        engine = open_database(path)
-        _Base.metadata.create_all(engine)
-        self._session = sessionmaker(engine)
+        self._session = sessionmaker(open_database(path, _Base))
 
     # -- wishes --------------------------------------------------------------------------------
 

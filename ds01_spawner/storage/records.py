@@ -108,9 +108,7 @@ class StorageRecords:
     """
 
     def __init__(self, path: Path) -> None:
-        engine = open_database(path)
-        _Base.metadata.create_all(engine)
-        self._session = sessionmaker(engine)
+        self._session = sessionmaker(open_database(path, _Base))
 
     def keep(self, use: Use) -> None:
         """Keep what something takes."""
