@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import (
     DDL,
@@ -28,6 +29,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 from sqlalchemy.schema import CreateColumn
 
 from .endings import Cause, Ending
+
+_At = TypeVar("_At", datetime, datetime | None)
 
 
 class _Base(DeclarativeBase):
@@ -103,7 +106,7 @@ class Store:
                     project=ending.project,
                     cause=ending.cause.value,
                     message=ending.message,
-                    at=ending.at.astimezone(timezone.utc).replace(tzinfo=None),
+                    at=naive(ending.at),
                     exit_code=ending.exit_code,
                     container_id=ending.container_id,
                 )
@@ -172,7 +175,7 @@ class Store:
             uuid=uuid,
             boot=_this_boot(),
             xid=xid,
-            at=at.astimezone(timezone.utc).replace(tzinfo=None),
+            at=naive(at),
         )
         with self._session.begin() as session:
             put(session, row)
@@ -254,6 +257,16 @@ def put(session: Session, row: DeclarativeBase) -> None:
     )
 
 
+def naive(at: _At) -> _At:
+    """Return a time as the database has it: in UTC, without saying so."""
+    return at.astimezone(timezone.utc).replace(tzinfo=None) if at else at
+
+
+def aware(at: _At) -> _At:
+    """Return a time from the database."""
+    return at.replace(tzinfo=timezone.utc) if at else at
+
+
 def _this_boot() -> str:
     """Return what tells this run of the machine from the one before its restart."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -265,7 +278,7 @@ def _ending(row: _EndingRow) -> Ending:
         project=row.project,
         cause=Cause(row.cause),
         message=row.message,
-        at=row.at.replace(tzinfo=timezone.utc),
+        at=aware(row.at),
         exit_code=row.exit_code,
         container_id=row.container_id,
     )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Select, String, Update, delete, func, insert, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
-from ..store import open_database, put
+from ..policy.units import utc_now
+from ..store import aware, naive, open_database, put
 from .decide import Reason
 from .life import Memory
 
@@ -215,9 +216,9 @@ class LifeRecords:
             kind=kept.kind,
             username=kept.user,
             project=kept.project,
-            until=_naive(kept.until),
+            until=naive(kept.until),
             asked_by=kept.by,
-            at=_naive(kept.at) if kept.at else _now(),
+            at=naive(kept.at or utc_now()),
         )
         with self._session.begin() as session:
             put(session, row)
@@ -236,7 +237,7 @@ class LifeRecords:
         """Return what is to be kept, also of servers that have ended since; files are not known."""
         asked = select(_KeptRow).order_by(_KeptRow.username, _KeptRow.project, _KeptRow.kind)
         with self._session.begin() as session:
-            session.execute(delete(_KeptRow).where(_KeptRow.until <= _naive(now)))
+            session.execute(delete(_KeptRow).where(_KeptRow.until <= naive(now)))
             return [_kept(row) for row in session.scalars(asked)]
 
     def keeps(self, now: datetime, kind: str = ASKED) -> dict[str, datetime]:
@@ -248,7 +249,7 @@ class LifeRecords:
     def note_stop(self, container_id: str, words: str) -> None:
         """Keep why a server is about to be stopped, for its owner."""
         with self._session.begin() as session:
-            put(session, _StopRow(container_id=container_id, words=words, at=_now()))
+            put(session, _StopRow(container_id=container_id, words=words, at=naive(utc_now())))
 
     def stop_reason(self, container_id: str) -> str:
         """Return why a server was stopped; empty if nobody has said."""
@@ -272,7 +273,7 @@ class LifeRecords:
             Not if the same has happened to the same server in this time before.
         """
         row = _EventRow(
-            at=_naive(event.at) if event.at else _now(),
+            at=naive(event.at or utc_now()),
             kind=event.kind,
             username=event.user,
             project=event.project,
@@ -326,7 +327,7 @@ class LifeRecords:
             if value is not None:
                 asked = asked.where(column == value)
         if since is not None:
-            asked = asked.where(_EventRow.at >= _naive(since))
+            asked = asked.where(_EventRow.at >= naive(since))
         if before is not None:
             asked = asked.where(_EventRow.id < before)
         with self._session() as session:
@@ -339,13 +340,13 @@ class LifeRecords:
 
     def has_happened(self, kind: str, since: datetime) -> bool:
         """Tell whether something of a kind has happened since then."""
-        asked = select(_EventRow.id).where(_EventRow.kind == kind, _EventRow.at >= _naive(since))
+        asked = select(_EventRow.id).where(_EventRow.kind == kind, _EventRow.at >= naive(since))
         with self._session() as session:
             return session.scalars(asked.limit(1)).first() is not None
 
     def forget_old(self, now: datetime) -> None:
         """Forget what nobody asks for any more."""
-        oldest = _naive(now - _EVENTS_LAST)
+        oldest = naive(now - _EVENTS_LAST)
         with self._session.begin() as session:
             session.execute(delete(_EventRow).where(_EventRow.at < oldest))
             session.execute(delete(_EventRow).where(_EventRow.id.in_(_beyond(_MOST_EVENTS))))
@@ -358,17 +359,17 @@ def _life_values(course: Course) -> dict[str, Any]:
         "container_id": course.container_id,
         "username": course.user,
         "project": course.project,
-        "at": _naive(memory.at),
-        "busy_until": _naive(memory.busy_until),
-        "quiet_since": _naive(memory.quiet_since),
+        "at": naive(memory.at),
+        "busy_until": naive(memory.busy_until),
+        "quiet_since": naive(memory.quiet_since),
         "warned_idle": _written(memory.warned_idle),
         "warned_runtime": _written(memory.warned_runtime),
         "full": memory.full.value if memory.full else "",
         "warned_full": _written(memory.warned_full),
-        "stop_at": _naive(course.stop_at) if course.stop_at else None,
+        "stop_at": naive(course.stop_at),
         "why": course.why,
         "is_warned": course.is_warned,
-        "keep_until": _naive(course.keep_until) if course.keep_until else None,
+        "keep_until": naive(course.keep_until),
         "cpu_percent": course.cpu_percent,
         "gpu_percent": course.gpu_percent,
     }
@@ -380,18 +381,18 @@ def _course(row: _LifeRow) -> Course:
         user=row.username,
         project=row.project,
         memory=Memory(
-            at=_aware(row.at),
-            busy_until=_aware(row.busy_until),
-            quiet_since=_aware(row.quiet_since),
+            at=aware(row.at),
+            busy_until=aware(row.busy_until),
+            quiet_since=aware(row.quiet_since),
             warned_idle=_read(row.warned_idle),
             warned_runtime=_read(row.warned_runtime),
             full=Reason(row.full) if row.full else None,
             warned_full=_read(row.warned_full),
         ),
-        stop_at=_aware(row.stop_at) if row.stop_at else None,
+        stop_at=aware(row.stop_at),
         why=row.why,
         is_warned=row.is_warned,
-        keep_until=_aware(row.keep_until) if row.keep_until else None,
+        keep_until=aware(row.keep_until),
         cpu_percent=row.cpu_percent,
         gpu_percent=row.gpu_percent,
     )
@@ -403,9 +404,9 @@ def _kept(row: _KeptRow) -> Kept:
         user=row.username,
         project=row.project,
         kind=row.kind,
-        until=_aware(row.until),
+        until=aware(row.until),
         by=row.asked_by,
-        at=_aware(row.at),
+        at=aware(row.at),
     )
 
 
@@ -431,7 +432,7 @@ def _event(row: _EventRow) -> Event:
         by=row.actor,
         why=row.why,
         numbers=json.loads(row.numbers),
-        at=_aware(row.at),
+        at=aware(row.at),
         id=row.id,
     )
 
@@ -442,15 +443,3 @@ def _written(moments: tuple[datetime, ...]) -> str:
 
 def _read(text: str) -> tuple[datetime, ...]:
     return tuple(map(datetime.fromisoformat, json.loads(text)))
-
-
-def _naive(at: datetime) -> datetime:
-    return at.astimezone(timezone.utc).replace(tzinfo=None)
-
-
-def _aware(at: datetime) -> datetime:
-    return at.replace(tzinfo=timezone.utc)
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc).replace(tzinfo=None)
