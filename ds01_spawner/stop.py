@@ -88,11 +88,11 @@ class Stop:
         spawner = self._spawner
         changed = partial(spawner.in_thread, read_changes, spawner.client)
         try:
-            kept = await keep_files(spawner.docker, changed, running, most_bytes, utc_now())
+            rescued = await keep_files(spawner.docker, changed, running, most_bytes, utc_now())
         except (Refused, OSError, *engine.UNREACHABLE) as error:
             spawner.log.warning("The files of %s cannot be kept: %s", spawner._log_name, error)
             return words.NOT_KEPT
-        told = words.kept(kept)
+        told = words.rescued(rescued)
         if told:
             # For longer than how the server ended the last time.
             why = f"{told.removeprefix('. ')}."
