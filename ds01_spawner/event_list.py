@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from .columns import aligned, printable
-from .lifecycle.records import Event, LifeRecords
+from .lifecycle.events import Event, EventRecords
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AGO = re.compile(r"([0-9]{1,4})([mhdw])")
@@ -96,7 +96,7 @@ def _find(args: argparse.Namespace) -> list[Event]:
     if not file.exists():
         raise NoEvents(f"No Hub has run on {args.data}: name its directory with --data.")
     try:
-        records = LifeRecords(file)
+        records = EventRecords(file)
         found = records.events(
             *(args.user, args.lines),
             project=args.project,

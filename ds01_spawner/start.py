@@ -34,7 +34,7 @@ from .gpus.devices import Device
 from .images import shelf
 from .images.catalogue import CatalogueImage
 from .lifecycle import diary
-from .lifecycle.records import NONE_FREE, Event
+from .lifecycle.events import NONE_FREE, START_FAILED, Event
 from .plans import server_plan
 from .progress import StartLog
 from .readiness import until_answering
@@ -108,7 +108,7 @@ class Start:
             raise
         except Exception as error:
             refused = self._explain(error)
-            kind = NONE_FREE if refused.reason == NONE_FREE else diary.START_FAILED
+            kind = NONE_FREE if refused.reason == NONE_FREE else START_FAILED
             await asyncio.shield(self._undo(refused.record, kind))
             raise refused from error
         finally:
@@ -489,7 +489,7 @@ class Start:
             status_code=500,
         )
 
-    def _undo(self, message: str, kind: str = diary.START_FAILED) -> asyncio.Task[None]:
+    def _undo(self, message: str, kind: str = START_FAILED) -> asyncio.Task[None]:
         """Begin to remove what this start made and to remember why, whoever waits for it.
 
         Parameters

@@ -11,9 +11,9 @@ from . import engine
 from .changes import read_changes
 from .errors import Refused
 from .lifecycle import words
+from .lifecycle.events import RESCUED, Event
 from .lifecycle.leaving import keep_files
 from .lifecycle.processes import end_work
-from .lifecycle.records import Event
 from .policy import Lifecycle
 from .policy.units import utc_now
 from .settings import CULLER
@@ -96,5 +96,5 @@ class Stop:
         if told:
             # For longer than how the server ended the last time.
             why = f"{told.removeprefix('. ')}."
-            spawner.tell(Event("rescued", spawner.user.name, spawner.project, CULLER, why))
+            spawner.tell(Event(RESCUED, spawner.user.name, spawner.project, CULLER, why))
         return told

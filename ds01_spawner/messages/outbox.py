@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..blocking import to_its_end
-from ..lifecycle.records import Event, LifeRecords
+from ..lifecycle.events import NOT_SENT, Event
+from ..lifecycle.records import LifeRecords
 from ..lifecycle.told import told_to_owner
 from ..policy.units import utc_now
 from .message import Channel, Message, NotSent
@@ -155,4 +156,4 @@ class Outbox:
         _LOG.error("%s It is not tried again: %s", error, message.key)
         self._records.done(message.key, channel.name)
         user, project, why = channel.missed(message)
-        self._lives.tell(Event("not-sent", user, project, self._actor, why))
+        self._lives.tell(Event(NOT_SENT, user, project, self._actor, why))

@@ -9,8 +9,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from ..lifecycle import leaving
+from ..lifecycle.events import Event
 from ..lifecycle.keeping import Keeping, ServerLife
-from ..lifecycle.records import PROTECTED, Event
+from ..lifecycle.records import PROTECTED
 from ..policy import Lifecycle
 from .answers import Api
 from .image_models import Nothing

@@ -15,8 +15,8 @@ from sqlalchemy.exc import OperationalError
 from ds01_spawner import stop
 from ds01_spawner.errors import Refused
 from ds01_spawner.lifecycle import words
+from ds01_spawner.lifecycle.events import Event
 from ds01_spawner.lifecycle.leaving import Files, Rescued
-from ds01_spawner.lifecycle.records import Event
 from ds01_spawner.policy import Lifecycle
 from ds01_spawner.spawner import DS01Spawner
 from ds01_spawner.who import Requester
