@@ -52,7 +52,7 @@ class Stop:
         found = await engine.patiently(spawner.inspect_own)
         if found is None:
             return
-        is_culled = self._by.words == f"the service {CULLER}"
+        is_culled = self._by.is_service and self._by.name == CULLER
         reason = await self._why_culled(found["Id"]) if is_culled else ""
         if not now and found["State"]["Running"]:
             lifecycle = self._lifecycle()

@@ -126,7 +126,10 @@ def test_an_ending_without_a_time_of_its_start_is_told_without_how_long_it_ran()
         (None, Requester("the Hub", "the Hub")),
         (SimpleNamespace(name="ada"), Requester("ada", "you")),
         (SimpleNamespace(name="root"), Requester("root", "admin root")),
-        (SimpleNamespace(name="tests", kind="service"), Requester("tests", "the service tests")),
+        (
+            SimpleNamespace(name="tests", kind="service"),
+            Requester("tests", "the service tests", True),
+        ),
     ],
 )
 def test_who_asked_has_a_name_and_words_for_the_owner(person, expected):

@@ -44,7 +44,8 @@ class Server:
         self.kept: Rescued | Exception = Rescued("rescued/now", 0, 0, Files())
         self.told: list[Event] = []
         monkeypatch.setattr(stop, "keep_files", self.keep_files)
-        monkeypatch.setattr(stop, "requester", lambda _: Requester(by, by))
+        asked = Requester(by.split()[-1], by, is_service=by.startswith("the service "))
+        monkeypatch.setattr(stop, "requester", lambda _: asked)
         monkeypatch.setattr(stop, "end_work", self.end_work)
         monkeypatch.setattr(stop.engine, "stop", self.end)
 
@@ -119,7 +120,7 @@ def test_only_the_service_that_stops_idle_servers_has_its_reason_told(monkeypatc
     by = "the service ds01-culler"
     told = ("bury", ID, by, "after 30 minutes without activity")
     assert stopped(Server(monkeypatch, by=by))[-1] == told
-    for other in ("you", "admin bob", "the service other", "the Hub"):
+    for other in ("you", "admin bob", "admin ds01-culler", "the service other", "the Hub"):
         assert stopped(Server(monkeypatch, by=other))[-1] == ("bury", ID, other, "")
 
 
