@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 from sqlalchemy.exc import OperationalError
 
 from ds01_spawner.accounts import Account
@@ -371,6 +372,14 @@ async def test_a_disk_that_does_not_say_has_no_room(records, monkeypatch):
     with pytest.raises(Refused, match="does not answer"):
         await admission.check(spawner)
     answers.set()
+
+
+async def test_an_engine_that_does_not_answer_is_not_taken_for_a_disk():
+    async def docker(_):
+        raise requests.ConnectionError("no engine")
+
+    with pytest.raises(requests.ConnectionError):
+        await room.disks(Spawner(None), docker, 10.0)
 
 
 def test_each_disk_is_looked_at_once(tmp_path):
