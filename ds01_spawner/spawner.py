@@ -46,7 +46,7 @@ from .readiness import LaunchSlots
 from .settings import DS01Settings
 from .start import Start
 from .stop import Stop
-from .storage.admission import no_gpu
+from .storage.check import no_gpu
 from .who import Requester, requester_of
 from .workspaces import Workspaces
 

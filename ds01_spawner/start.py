@@ -39,7 +39,7 @@ from .plans import server_plan
 from .progress import StartLog
 from .readiness import until_answering
 from .shared_folders import SharedFolder
-from .storage import admission as storage
+from .storage.check import check_room
 from .who import requester_of
 from .workspaces import Directory, Workspaces
 
@@ -157,7 +157,7 @@ class Start:
         await self._check_fence()
         await self._check_runtime()
         await spawner.grants.check(self._applicant())
-        await storage.check(spawner)
+        await check_room(spawner)
         say(10, f"Preparing the image {spawner.options.image} …")
         self._folders = await self._look_for_folders()
         image = await self._prepare_image()

@@ -24,8 +24,6 @@ from .told import as_kept
 #: DS01's file: whoever makes it in a project keeps that project's server.
 KEEP_ALIVE = ".keep-alive"
 _WORKSPACE = "/workspace"
-#: Keeping a server does not help against these.
-_FULL = (Reason.CONTAINER_FULL.value, Reason.WORKSPACE_FULL.value)
 
 
 @dataclass(frozen=True)
@@ -244,7 +242,7 @@ def file_touched(inspected: Mapping[str, Any], now: datetime) -> datetime | None
 
 
 def _why_not_kept(life: ServerLife, lifecycle: Lifecycle) -> str:
-    if life.why in _FULL:
+    if _is_full(life.why):
         return f"That does not help here. {life.words}"
     if lifecycle.idle_timeout is None:
         return "Idle servers are not stopped, so there is nothing to keep it from."
@@ -254,12 +252,16 @@ def _why_not_kept(life: ServerLife, lifecycle: Lifecycle) -> str:
     )
 
 
+def _is_full(why: str) -> bool:
+    return bool(why) and Reason(why).is_full
+
+
 def _warnings(course: Course) -> int:
     return len(course.memory.warned_of(Reason(course.why))) if course.why else 0
 
 
 def _most_until(course: Course | None, lifecycle: Lifecycle, now: datetime) -> datetime | None:
-    if lifecycle.idle_timeout is None or (course and course.why in _FULL):
+    if lifecycle.idle_timeout is None or (course and _is_full(course.why)):
         return None
     busy_until = course.memory.busy_until if course else now
     most = busy_until + lifecycle.keepalive_most

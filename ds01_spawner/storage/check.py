@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PATIENCE_S = 10.0
 
 
-async def check(spawner: DS01Spawner) -> None:
+async def check_room(spawner: DS01Spawner) -> None:
     """Refuse a start for which there is no room.
 
     Raises
