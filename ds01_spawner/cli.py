@@ -17,6 +17,7 @@ import requests
 from docker.errors import DockerException
 
 from . import __version__, event_list, network, pretend
+from .arguments import DATA, Argument, Failure, argument
 from .buildkit import BuildError
 from .certificates import ca_bundle
 from .columns import aligned
@@ -40,17 +41,12 @@ _ENGINE_TIMEOUT = 600
 _CERTIFICATES_HELP = "certificates for package registries, where the site has its own"
 
 
-class Failure(Exception):
-    """What was asked for cannot be done; the text says why and what to do."""
-
-
 #: Failures that are the machine's or the input's and not ours: one message, no traceback.
 EXPECTED = (
     Failure,
     BuildError,
     CatalogueError,
     NetworkError,
-    event_list.NoEvents,
     DockerException,
     requests.RequestException,
     PermissionError,
@@ -63,13 +59,13 @@ class Command(NamedTuple):
 
     words: str
     run: Callable[[argparse.Namespace], int]
-    arguments: tuple[tuple[tuple[str, ...], dict[str, Any]], ...]
+    arguments: tuple[Argument, ...]
 
 
 COMMANDS: list[Command] = []
 
 
-def command(words: str, *arguments: tuple[tuple[str, ...], dict[str, Any]]) -> Any:
+def command(words: str, *arguments: Argument) -> Any:
     """Register a function as ``ds01 <words>``; its docstring is the help, its result the status."""
 
     def register(run: Callable[[argparse.Namespace], int]) -> Any:
@@ -77,11 +73,6 @@ def command(words: str, *arguments: tuple[tuple[str, ...], dict[str, Any]]) -> A
         return run
 
     return register
-
-
-def argument(*flags: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Describe an argument of a sub-command in the words of `argparse`."""
-    return flags, settings
 
 
 def _port(text: str) -> int:
@@ -118,13 +109,6 @@ _PORTAL_PORT = argument(
 )
 
 
-_DATA = argument(
-    "--data",
-    metavar="DIR",
-    type=Path,
-    default=os.environ.get("DS01_DATA") or "/var/lib/ds01",
-    help="the Hub's directory (%(default)s)",
-)
 _IMAGE_NAMES = argument(
     "names",
     metavar="NAME",
@@ -254,7 +238,7 @@ def network_remove(args: argparse.Namespace) -> int:
 
 @command(
     "gpus",
-    _DATA,
+    DATA,
     argument(
         "--watcher",
         metavar="NAME",
@@ -375,7 +359,7 @@ def policy_explain(args: argparse.Namespace) -> int:
         default=Path(__file__).resolve().parents[1] / "jupyterhub_config.py",
         help="the Hub's (%(default)s)",
     ),
-    _DATA,
+    DATA,
 )
 def messages_test(args: argparse.Namespace) -> int:
     """send a user a test by e-mail and the webhook, as the site has set them"""

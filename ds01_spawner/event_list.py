@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
-from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from .arguments import DATA, Argument, Failure, argument
 from .columns import aligned, printable
-from .lifecycle.records import Event, LifeRecords
+from .lifecycle.events import Event, EventRecords
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AGO = re.compile(r"([0-9]{1,4})([mhdw])")
-
-
-class NoEvents(Exception):
-    """There are none to be read; the text says why."""
 
 
 def moment(text: str) -> datetime:
@@ -52,28 +46,21 @@ def _number(text: str) -> int:
     return int(text)
 
 
-ARGUMENTS: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (
-    (("--user",), {"help": "only of this user's servers"}),
-    (("--project",), {"help": "only of this project"}),
-    (("--kind",), {"help": "only of this kind, such as started, warned or stopped"}),
-    (
-        ("--since",),
-        {"type": moment, "metavar": "TIME", "help": "only from then on: 2h, 7d, or 2026-06-01"},
+ARGUMENTS: Sequence[Argument] = (
+    argument("--user", help="only of this user's servers"),
+    argument("--project", help="only of this project"),
+    argument("--kind", help="only of this kind, such as started, warned or stopped"),
+    argument(
+        "--since", type=moment, metavar="TIME", help="only from then on: 2h, 7d, or 2026-06-01"
     ),
-    (
-        ("-n", "--lines"),
-        {"type": _number, "default": 100, "help": "only the newest so many (%(default)s)"},
+    argument(
+        *("-n", "--lines"),
+        type=_number,
+        default=100,
+        help="only the newest so many (%(default)s)",
     ),
-    (("--json",), {"action": "store_true", "help": "print a list of objects"}),
-    (
-        ("--data",),
-        {
-            "metavar": "DIR",
-            "type": Path,
-            "default": os.environ.get("DS01_DATA") or "/var/lib/ds01",
-            "help": "the Hub's directory (%(default)s)",
-        },
-    ),
+    argument("--json", action="store_true", help="print a list of objects"),
+    DATA,
 )
 
 
@@ -94,9 +81,9 @@ def events(args: argparse.Namespace) -> int:
 def _find(args: argparse.Namespace) -> list[Event]:
     file = args.data / "ds01.sqlite"
     if not file.exists():
-        raise NoEvents(f"No Hub has run on {args.data}: name its directory with --data.")
+        raise Failure(f"No Hub has run on {args.data}: name its directory with --data.")
     try:
-        records = LifeRecords(file)
+        records = EventRecords(file)
         found = records.events(
             *(args.user, args.lines),
             project=args.project,
@@ -105,9 +92,9 @@ def _find(args: argparse.Namespace) -> list[Event]:
         )
         kinds = [] if found or not args.kind else records.event_kinds()
     except (SQLAlchemyError, sqlite3.Error) as error:
-        raise NoEvents(f"{file} cannot be read: {error}") from error
+        raise Failure(f"{file} cannot be read: {error}") from error
     if args.kind and not found and args.kind not in kinds:
-        raise NoEvents(f"There is no event {args.kind!r}; there are: {', '.join(kinds) or 'none'}.")
+        raise Failure(f"There is no event {args.kind!r}; there are: {', '.join(kinds) or 'none'}.")
     return found[::-1]
 
 

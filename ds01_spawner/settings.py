@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Collection
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 from jupyterhub.traitlets import ByteSpecification
@@ -26,6 +26,7 @@ from .gpus.snapshot import Snapshots
 from .images.catalogue import Catalogue
 from .images.live import LiveCatalogue
 from .images.records import ImageRecords
+from .images.settings import ImageSettings
 from .lifecycle.records import LifeRecords
 from .live import NeverRead
 from .lone_thread import LoneThread
@@ -39,6 +40,8 @@ from .store import Store
 PORTAL = "ds01"
 #: The service that stops idle servers.
 CULLER = "ds01-culler"
+
+_Records = TypeVar("_Records")
 
 #: Traits of the parent that have no effect here, and what to use instead.
 WITHOUT_EFFECT = {
@@ -77,7 +80,7 @@ WITHOUT_EFFECT = {
 }
 
 
-class DS01Settings(MessageSettings):
+class DS01Settings(ImageSettings, MessageSettings):
     """The traits of `DS01Spawner`, and the things that are made from them."""
 
     hub: Any
@@ -269,51 +272,8 @@ class DS01Settings(MessageSettings):
         help="Seconds that an owner has at least between the first warning and the stop.",
     ).tag(config=True)
 
-    package_index = Unicode(
-        "",
-        help="""
-        Address of the package index that builds of images use, such as
-        `https://pypi.example.org/simple`. Empty: the one that pip on this machine uses.
-        """,
-    ).tag(config=True)
-
-    wheels_directory = Unicode(
-        "",
-        help="""
-        Directory with wheels of the site's own. In builds of images, packages that are in it come
-        from it, whatever versions the index has. It is read anew by each build.
-        """,
-    ).tag(config=True)
-
-    builds_at_once = Int(
-        1, min=1, help="Images that are built at the same time; of one user there is one."
-    ).tag(config=True)
-
-    build_cpus = Float(2.0, min=0.1, help="CPUs of all image builds together.").tag(config=True)
-
-    build_memory = ByteSpecification(8 * 1024**3, help="Memory of all image builds together.").tag(
-        config=True
-    )
-
-    build_pids = Int(4096, min=64, help="Processes and threads of all image builds together.").tag(
-        config=True
-    )
-
-    lowest_free_disk = ByteSpecification(
-        10 * 1024**3, help="With less free room than this where images lie, none is built."
-    ).tag(config=True)
-
     lowest_free_disk_for_servers = ByteSpecification(
         2 * 1024**3, help="With less where users' files or containers lie, no server starts."
-    ).tag(config=True)
-
-    build_cache_size = ByteSpecification(
-        20 * 1024**3,
-        help="""
-        What builds of images may leave behind in Docker's cache, beyond what is in images. More is
-        removed after each build, the least recently used first, so that it is built anew when it is
-        needed.
-        """,
     ).tag(config=True)
 
     @default("use_internal_ip")
@@ -369,27 +329,32 @@ class DS01Settings(MessageSettings):
     @property
     def store(self) -> Store:
         """The project's own database."""
-        return _store(Path(self.data_dir))
+        return self._opened(Store)
 
     @property
     def image_records(self) -> ImageRecords:
         """Builds of users' images, in the same database."""
-        return _image_records(Path(self.data_dir))
+        return self._opened(ImageRecords)
 
     @property
     def life_records(self) -> LifeRecords:
         """What is remembered of servers' lives, in the same database."""
-        return _life_records(Path(self.data_dir))
+        return self._opened(LifeRecords)
 
     @property
     def storage_records(self) -> StorageRecords:
         """What users' files and servers take on the disk, in the same database."""
-        return _storage_records(Path(self.data_dir))
+        return self._opened(StorageRecords)
 
     @property
     def message_records(self) -> MessageRecords:
         """Who wants e-mail, and what is to be sent, in the same database."""
-        return _message_records(Path(self.data_dir))
+        return self._opened(MessageRecords)
+
+    def _opened(self, kind: Callable[[Path], _Records]) -> _Records:
+        """Return records in the project's database; one of a kind is enough for a process."""
+        found: _Records = _records(kind, Path(self.data_dir) / "ds01.sqlite")
+        return found
 
     @property
     def catalogue(self) -> Catalogue:
@@ -476,28 +441,8 @@ def _hub_id(data: Path) -> str:
 
 
 @lru_cache
-def _store(data: Path) -> Store:
-    return Store(data / "ds01.sqlite")
-
-
-@lru_cache
-def _image_records(data: Path) -> ImageRecords:
-    return ImageRecords(data / "ds01.sqlite")
-
-
-@lru_cache
-def _life_records(data: Path) -> LifeRecords:
-    return LifeRecords(data / "ds01.sqlite")
-
-
-@lru_cache
-def _storage_records(data: Path) -> StorageRecords:
-    return StorageRecords(data / "ds01.sqlite")
-
-
-@lru_cache
-def _message_records(data: Path) -> MessageRecords:
-    return MessageRecords(data / "ds01.sqlite")
+def _records(kind: Callable[[Path], Any], file: Path) -> Any:
+    return kind(file)
 
 
 @lru_cache

@@ -37,7 +37,7 @@ from .gpus.devices import Device
 from .images import shelf
 from .images.shelf import Shelf, UserImage
 from .lifecycle import diary
-from .lifecycle.records import Event
+from .lifecycle.events import START_FAILED, Event
 from .names import DEFAULT_PROJECT, container_name, project_of
 from .options import Choices, SpawnOptions, parse_options, read_form
 from .policy import Folder, Limits, Share, this_machine
@@ -46,7 +46,7 @@ from .readiness import LaunchSlots
 from .settings import DS01Settings
 from .start import Start
 from .stop import Stop
-from .storage.admission import no_gpu
+from .storage.check import no_gpu
 from .who import Requester, requester_of
 from .workspaces import Workspaces
 
@@ -294,7 +294,7 @@ class DS01Spawner(DS01Settings, DockerSpawner):
         except Refused as refused:
             self.user_options = hub_rows.kept(raw)
             by, why = requester_of(self.handler, self.user.name).name, refused.record
-            self.tell(Event(diary.START_FAILED, self.user.name, self.project, by, why))
+            self.tell(Event(START_FAILED, self.user.name, self.project, by, why))
             raise
         self.keep_options()
 

@@ -34,12 +34,12 @@ from .gpus.devices import Device
 from .images import shelf
 from .images.catalogue import CatalogueImage
 from .lifecycle import diary
-from .lifecycle.records import NONE_FREE, Event
+from .lifecycle.events import NONE_FREE, START_FAILED, Event
 from .plans import server_plan
 from .progress import StartLog
 from .readiness import until_answering
 from .shared_folders import SharedFolder
-from .storage import admission as storage
+from .storage.check import check_room
 from .who import requester_of
 from .workspaces import Directory, Workspaces
 
@@ -108,7 +108,7 @@ class Start:
             raise
         except Exception as error:
             refused = self._explain(error)
-            kind = NONE_FREE if refused.reason == NONE_FREE else diary.START_FAILED
+            kind = NONE_FREE if refused.reason == NONE_FREE else START_FAILED
             await asyncio.shield(self._undo(refused.record, kind))
             raise refused from error
         finally:
@@ -157,7 +157,7 @@ class Start:
         await self._check_fence()
         await self._check_runtime()
         await spawner.grants.check(self._applicant())
-        await storage.check(spawner)
+        await check_room(spawner)
         say(10, f"Preparing the image {spawner.options.image} …")
         self._folders = await self._look_for_folders()
         image = await self._prepare_image()
@@ -489,7 +489,7 @@ class Start:
             status_code=500,
         )
 
-    def _undo(self, message: str, kind: str = diary.START_FAILED) -> asyncio.Task[None]:
+    def _undo(self, message: str, kind: str = START_FAILED) -> asyncio.Task[None]:
         """Begin to remove what this start made and to remember why, whoever waits for it.
 
         Parameters

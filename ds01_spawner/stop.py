@@ -11,9 +11,9 @@ from . import engine
 from .changes import read_changes
 from .errors import Refused
 from .lifecycle import words
+from .lifecycle.events import RESCUED, Event
 from .lifecycle.leaving import keep_files
 from .lifecycle.processes import end_work
-from .lifecycle.records import Event
 from .policy import Lifecycle
 from .policy.units import utc_now
 from .settings import CULLER
@@ -52,7 +52,7 @@ class Stop:
         found = await engine.patiently(spawner.inspect_own)
         if found is None:
             return
-        is_culled = self._by.words == f"the service {CULLER}"
+        is_culled = self._by.is_service and self._by.name == CULLER
         reason = await self._why_culled(found["Id"]) if is_culled else ""
         if not now and found["State"]["Running"]:
             lifecycle = self._lifecycle()
@@ -88,13 +88,13 @@ class Stop:
         spawner = self._spawner
         changed = partial(spawner.in_thread, read_changes, spawner.client)
         try:
-            kept = await keep_files(spawner.docker, changed, running, most_bytes, utc_now())
+            rescued = await keep_files(spawner.docker, changed, running, most_bytes, utc_now())
         except (Refused, OSError, *engine.UNREACHABLE) as error:
             spawner.log.warning("The files of %s cannot be kept: %s", spawner._log_name, error)
             return words.NOT_KEPT
-        told = words.kept(kept)
+        told = words.rescued(rescued)
         if told:
             # For longer than how the server ended the last time.
             why = f"{told.removeprefix('. ')}."
-            spawner.tell(Event("rescued", spawner.user.name, spawner.project, CULLER, why))
+            spawner.tell(Event(RESCUED, spawner.user.name, spawner.project, CULLER, why))
         return told

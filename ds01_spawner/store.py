@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import (
     DDL,
@@ -28,6 +29,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 from sqlalchemy.schema import CreateColumn
 
 from .endings import Cause, Ending
+
+_At = TypeVar("_At", datetime, datetime | None)
 
 
 class _Base(DeclarativeBase):
@@ -82,10 +85,8 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        engine = open_database(path)
-        _Base.metadata.create_all(engine)
-        self._engine: Engine = engine
-        self._session = sessionmaker(engine)
+        self._engine = open_database(path, _Base)
+        self._session = sessionmaker(self._engine)
 
     def add_ending(self, ending: Ending) -> None:
         """Keep how a server ended; of starts that failed only the last, however often one tries."""
@@ -105,7 +106,7 @@ class Store:
                     project=ending.project,
                     cause=ending.cause.value,
                     message=ending.message,
-                    at=ending.at.astimezone(timezone.utc).replace(tzinfo=None),
+                    at=naive(ending.at),
                     exit_code=ending.exit_code,
                     container_id=ending.container_id,
                 )
@@ -174,7 +175,7 @@ class Store:
             uuid=uuid,
             boot=_this_boot(),
             xid=xid,
-            at=at.astimezone(timezone.utc).replace(tzinfo=None),
+            at=naive(at),
         )
         with self._session.begin() as session:
             put(session, row)
@@ -206,19 +207,25 @@ class Store:
         self._engine.dispose()
 
 
-def open_database(path: Path) -> Engine:
-    """Return an engine for the project's SQLite file, which several processes may use at once."""
+def open_database(path: Path, base: type[DeclarativeBase]) -> Engine:
+    """Return an engine for the project's SQLite file, which several processes may use at once.
+
+    Parameters
+    ----------
+    path
+        The file, made when missing.
+    base
+        Of the tables. Those that are missing are made, and the columns that an older version did
+        not have: a new column needs a default at the server.
+    """
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
     event.listen(engine, "connect", _use_write_ahead_log)
+    base.metadata.create_all(engine)
+    _add_missing_columns(engine, base)
     return engine
 
 
-def make_tables(engine: Engine, base: type[DeclarativeBase]) -> None:
-    """Make the tables that are missing, and the columns that an older version did not have.
-
-    A column that is new needs a default at the server.
-    """
-    base.metadata.create_all(engine)
+def _add_missing_columns(engine: Engine, base: type[DeclarativeBase]) -> None:
     for table in base.metadata.sorted_tables:
         known = {column["name"] for column in inspect(engine).get_columns(table.name)}
         for column in table.columns:
@@ -250,6 +257,16 @@ def put(session: Session, row: DeclarativeBase) -> None:
     )
 
 
+def naive(at: _At) -> _At:
+    """Return a time as the database has it: in UTC, without saying so."""
+    return at.astimezone(timezone.utc).replace(tzinfo=None) if at else at
+
+
+def aware(at: _At) -> _At:
+    """Return a time from the database."""
+    return at.replace(tzinfo=timezone.utc) if at else at
+
+
 def _this_boot() -> str:
     """Return what tells this run of the machine from the one before its restart."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -261,7 +278,7 @@ def _ending(row: _EndingRow) -> Ending:
         project=row.project,
         cause=Cause(row.cause),
         message=row.message,
-        at=row.at.replace(tzinfo=timezone.utc),
+        at=aware(row.at),
         exit_code=row.exit_code,
         container_id=row.container_id,
     )

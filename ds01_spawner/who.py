@@ -20,10 +20,13 @@ class Requester:
         Of the user or service, or ``the Hub``.
     words
         For the server's owner: a phrase that completes "stopped by …".
+    is_service
+        Whether it is a service of the Hub; a user may have the same name.
     """
 
     name: str
     words: str
+    is_service: bool = False
 
 
 _HUB = Requester("the Hub", "the Hub")
@@ -56,5 +59,6 @@ def requester_of(handler: Any, owner: str) -> Requester:
         return _HUB
     if person.name == owner:
         return Requester(owner, "you")
-    kind = "the service" if getattr(person, "kind", "") == "service" else "admin"
-    return Requester(person.name, f"{kind} {person.name}")
+    if getattr(person, "kind", "") == "service":
+        return Requester(person.name, f"the service {person.name}", is_service=True)
+    return Requester(person.name, f"admin {person.name}")

@@ -17,7 +17,7 @@ from sqlalchemy import String, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
-from ..store import open_database, put
+from ..store import aware, naive, open_database, put
 
 #: With whom an image is shared that everybody may use.
 EVERYBODY = "*"
@@ -158,9 +158,7 @@ class ImageRecords:
     """
 
     def __init__(self, path: Path) -> None:
-        engine = open_database(path)
-        _Base.metadata.create_all(engine)
-        self._session = sessionmaker(engine)
+        self._session = sessionmaker(open_database(path, _Base))
 
     # -- builds --------------------------------------------------------------------------------
 
@@ -284,13 +282,13 @@ class ImageRecords:
     def note_use(self, image_id: str) -> None:
         """Keep that a server was started from an image now."""
         with self._session.begin() as session:
-            put(session, _UseRow(image_id=image_id, at=_now()))
+            put(session, _UseRow(image_id=image_id, at=naive(_now())))
 
     def last_uses(self, image_ids: Iterable[str]) -> dict[str, datetime]:
         """Return when a server was last started from each of these images, if ever."""
         asked = select(_UseRow).where(_UseRow.image_id.in_(list(image_ids)))
         with self._session() as session:
-            return {row.image_id: _aware(row.at) for row in session.scalars(asked)}
+            return {row.image_id: aware(row.at) for row in session.scalars(asked)}
 
 
 def _columns(build: Build) -> dict[str, Any]:
@@ -300,8 +298,7 @@ def _columns(build: Build) -> dict[str, Any]:
         values[name] = json.dumps(list(values[name]))
     values["installed"] = None if build.installed is None else json.dumps(dict(build.installed))
     for name in ("asked_at", "ended_at"):
-        at = values[name]
-        values[name] = at and at.astimezone(timezone.utc).replace(tzinfo=None)
+        values[name] = naive(values[name])
     if not build.id:
         del values["id"]
     return values
@@ -314,12 +311,8 @@ def _build(row: _BuildRow) -> Build:
         values[name] = tuple(json.loads(values[name]))
     values["installed"] = None if row.installed is None else json.loads(row.installed)
     for name in ("asked_at", "ended_at"):
-        values[name] = values[name] and _aware(values[name])
+        values[name] = aware(values[name])
     return Build(**values)
-
-
-def _aware(at: datetime) -> datetime:
-    return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at
 
 
 def _now() -> datetime:

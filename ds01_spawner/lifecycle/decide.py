@@ -32,6 +32,11 @@ class Reason(str, Enum):
         """Whether a server that somebody keeps is not stopped for this reason."""
         return self in (Reason.IDLE, Reason.STALLED)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether too much of the disk is taken: keeping a server does not help against that."""
+        return self in (Reason.CONTAINER_FULL, Reason.WORKSPACE_FULL)
+
 
 @dataclass(frozen=True)
 class Rules:

@@ -11,16 +11,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..endings import FILES_ARE_SAFE, Cause, Ending, docker_time
 from ..gpus.devices import Device
-from .records import NONE_FREE, Event
+from .events import ENDED, NONE_FREE, OUT_OF_MEMORY, START_FAILED, STARTED, STOPPED, Event
 
 if TYPE_CHECKING:
     from ..options import SpawnOptions
     from ..settings import DS01Settings
 
 _LOG = logging.getLogger(__name__)
-
-STARTED, START_FAILED = "started", "start-failed"
-STOPPED, OUT_OF_MEMORY, ENDED = "stopped", "out-of-memory", "ended"
 
 #: Whoever tries a start again and again fills no disk with it.
 _ONE_FAILURE_IN = timedelta(seconds=5)

@@ -15,16 +15,15 @@ from ..engine import Docker
 from ..errors import Refused
 from ..policy import Lifecycle
 from ..servers import running_server
-from . import words
+from . import events, words
 from .decide import Reason
-from .records import ASKED, FILE, PROTECTED, Course, Event, Kept, LifeRecords
+from .events import Event
+from .records import ASKED, FILE, PROTECTED, Course, Kept, LifeRecords
 from .told import as_kept
 
 #: DS01's file: whoever makes it in a project keeps that project's server.
 KEEP_ALIVE = ".keep-alive"
 _WORKSPACE = "/workspace"
-#: Keeping a server does not help against these.
-_FULL = (Reason.CONTAINER_FULL.value, Reason.WORKSPACE_FULL.value)
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Keeping:
         until = min(now + time, most)
         self._records.keep(Kept(found["Id"], user, project, ASKED, until, user))
         self._records.tell(
-            Event("kept", user, project, user, f"Kept until {until:%d %B, %H:%M} UTC.")
+            Event(events.KEPT, user, project, user, f"Kept until {until:%d %B, %H:%M} UTC.")
         )
         return self._life(found, project, lifecycle, now)
 
@@ -135,7 +134,7 @@ class Keeping:
         until = now + time
         self._records.keep(Kept(found["Id"], user, project, PROTECTED, until, by))
         why = f"Protected until {until:%d %B, %H:%M} UTC: no limit stops it."
-        self._records.tell(Event("protected", user, project, by, why))
+        self._records.tell(Event(events.PROTECTED, user, project, by, why))
 
     async def end(self, user: str, project: str, by: str, kind: str = ASKED) -> None:
         """Keep a server no longer, or protect it no longer.
@@ -149,7 +148,8 @@ class Keeping:
         if not self._records.end_keep(found["Id"], kind):
             raise Refused("Nobody keeps this server.", reason="keep", status_code=404)
         done = "kept" if kind == ASKED else "protected"
-        self._records.tell(Event("keep-ended", user, project, by, f"It is {done} no longer."))
+        why = f"It is {done} no longer."
+        self._records.tell(Event(events.KEEP_ENDED, user, project, by, why))
 
     def all_kept(self, container_ids: Collection[str], now: datetime) -> list[Kept]:
         """Return which of these servers are kept, also by DS01's file, in the order of users."""
@@ -242,7 +242,7 @@ def file_touched(inspected: Mapping[str, Any], now: datetime) -> datetime | None
 
 
 def _why_not_kept(life: ServerLife, lifecycle: Lifecycle) -> str:
-    if life.why in _FULL:
+    if _is_full(life.why):
         return f"That does not help here. {life.words}"
     if lifecycle.idle_timeout is None:
         return "Idle servers are not stopped, so there is nothing to keep it from."
@@ -252,12 +252,16 @@ def _why_not_kept(life: ServerLife, lifecycle: Lifecycle) -> str:
     )
 
 
+def _is_full(why: str) -> bool:
+    return bool(why) and Reason(why).is_full
+
+
 def _warnings(course: Course) -> int:
     return len(course.memory.warned_of(Reason(course.why))) if course.why else 0
 
 
 def _most_until(course: Course | None, lifecycle: Lifecycle, now: datetime) -> datetime | None:
-    if lifecycle.idle_timeout is None or (course and course.why in _FULL):
+    if lifecycle.idle_timeout is None or (course and _is_full(course.why)):
         return None
     busy_until = course.memory.busy_until if course else now
     most = busy_until + lifecycle.keepalive_most

@@ -62,7 +62,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Rescued:
     """What was kept of a server's files.
 
     Attributes
@@ -149,7 +149,7 @@ class Leavings:
             most_bytes=most_bytes,
         )
 
-    async def keep(self, user: str, project: str, most_bytes: int, now: datetime) -> Kept:
+    async def keep(self, user: str, project: str, most_bytes: int, now: datetime) -> Rescued:
         """Keep the files of a user's server in its workspace.
 
         Raises
@@ -194,7 +194,7 @@ async def keep_files(
     container: Mapping[str, Any],
     most_bytes: int,
     now: datetime,
-) -> Kept:
+) -> Rescued:
     """Copy the files that would go with a server into its workspace, the smallest first.
 
     A process of the user's own in the container does it, so that there is nothing which it could be
@@ -233,10 +233,10 @@ async def _keep_files(
     container: Mapping[str, Any],
     most_bytes: int,
     place: str,
-) -> Kept:
+) -> Rescued:
     arguments = _arguments(await changed(container["Id"]), container)
     command = [_COMMAND, "keep", place, str(most_bytes), str(_COPY_S), *arguments]
-    read = partial(_read_kept, f"rescued/{place}")
+    read = partial(_read_rescued, f"rescued/{place}")
     return await inside.ask(docker_call, container, command, read, about=_ABOUT, patience_s=_KEEP_S)
 
 
@@ -278,8 +278,8 @@ def _read_files(answer: Any) -> Files:
     return Files(named, number, _count(answer["bytes"]), bool(answer["is_complete"]))
 
 
-def _read_kept(place: str, answer: Any) -> Kept:
-    return Kept(
+def _read_rescued(place: str, answer: Any) -> Rescued:
+    return Rescued(
         place=place,
         number=_count(answer["number"]),
         size_bytes=_count(answer["bytes"]),

@@ -1,28 +1,21 @@
-"""What is remembered of servers' lives: how they are, what was asked and done, and why."""
+"""What is remembered of servers' lives: how they are, how they are kept, and why they stop."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, String, Update, delete, func, insert, select, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+from sqlalchemy import String, Update, delete, insert, select, update
+from sqlalchemy.orm import Mapped, mapped_column
 
-from ..store import make_tables, open_database, put
+from ..policy.units import utc_now
+from ..store import aware, naive, put
 from .decide import Reason
+from .events import EVENTS_LAST, Base, EventRecords
 from .life import Memory
-
-#: Events older than this are forgotten.
-_EVENTS_LAST = timedelta(days=90)
-#: Of one user, the newest are kept.
-_MOST_EVENTS = 5_000
-
-#: The event of a start that was refused because no GPU was free; `Refused.reason` says so, too.
-NONE_FREE = "no-gpu"
 
 
 @dataclass(frozen=True)
@@ -93,39 +86,7 @@ class Kept:
     at: datetime | None = None
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something that happened.
-
-    Attributes
-    ----------
-    kind
-        What: ``warned``, ``stopped``, ``kept`` and others.
-    user, project
-        Whose server, and which.
-    by
-        Who did it: a user's name, or ``ds01-culler``.
-    why
-        In words, for the owner.
-    numbers
-        What it was decided on.
-    """
-
-    kind: str
-    user: str
-    project: str
-    by: str
-    why: str
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-    at: datetime | None = None
-    id: int = 0
-
-
-class _Base(DeclarativeBase):
-    pass
-
-
-class _LifeRow(_Base):
+class _LifeRow(Base):
     __tablename__ = "lives"
     container_id: Mapped[str] = mapped_column(String, primary_key=True)
     username: Mapped[str] = mapped_column(String, index=True)
@@ -145,7 +106,7 @@ class _LifeRow(_Base):
     gpu_percent: Mapped[float | None]
 
 
-class _KeptRow(_Base):
+class _KeptRow(Base):
     __tablename__ = "kept_servers"
     container_id: Mapped[str] = mapped_column(String, primary_key=True)
     kind: Mapped[str] = mapped_column(String, primary_key=True)
@@ -156,38 +117,15 @@ class _KeptRow(_Base):
     at: Mapped[datetime]
 
 
-class _StopRow(_Base):
+class _StopRow(Base):
     __tablename__ = "stop_reasons"
     container_id: Mapped[str] = mapped_column(String, primary_key=True)
     words: Mapped[str]
     at: Mapped[datetime]
 
 
-class _EventRow(_Base):
-    __tablename__ = "events"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    at: Mapped[datetime] = mapped_column(index=True)
-    kind: Mapped[str]
-    username: Mapped[str] = mapped_column(String, index=True)
-    project: Mapped[str]
-    actor: Mapped[str]
-    why: Mapped[str]
-    numbers: Mapped[str]
-
-
-class LifeRecords:
-    """Lives, keeps, reasons and events in the database; methods block for about a millisecond.
-
-    Parameters
-    ----------
-    path
-        The database file, made when missing.
-    """
-
-    def __init__(self, path: Path) -> None:
-        engine = open_database(path)
-        make_tables(engine, _Base)
-        self._session = sessionmaker(engine)
+class LifeRecords(EventRecords):
+    """Lives, keeps and reasons in the database, beside events."""
 
     # -- lives ---------------------------------------------------------------------------------
 
@@ -217,9 +155,9 @@ class LifeRecords:
             kind=kept.kind,
             username=kept.user,
             project=kept.project,
-            until=_naive(kept.until),
+            until=naive(kept.until),
             asked_by=kept.by,
-            at=_naive(kept.at) if kept.at else _now(),
+            at=naive(kept.at or utc_now()),
         )
         with self._session.begin() as session:
             put(session, row)
@@ -238,7 +176,7 @@ class LifeRecords:
         """Return what is to be kept, also of servers that have ended since; files are not known."""
         asked = select(_KeptRow).order_by(_KeptRow.username, _KeptRow.project, _KeptRow.kind)
         with self._session.begin() as session:
-            session.execute(delete(_KeptRow).where(_KeptRow.until <= _naive(now)))
+            session.execute(delete(_KeptRow).where(_KeptRow.until <= naive(now)))
             return [_kept(row) for row in session.scalars(asked)]
 
     def keeps(self, now: datetime, kind: str = ASKED) -> dict[str, datetime]:
@@ -250,7 +188,7 @@ class LifeRecords:
     def note_stop(self, container_id: str, words: str) -> None:
         """Keep why a server is about to be stopped, for its owner."""
         with self._session.begin() as session:
-            put(session, _StopRow(container_id=container_id, words=words, at=_now()))
+            put(session, _StopRow(container_id=container_id, words=words, at=naive(utc_now())))
 
     def stop_reason(self, container_id: str) -> str:
         """Return why a server was stopped; empty if nobody has said."""
@@ -263,95 +201,11 @@ class LifeRecords:
         with self._session.begin() as session:
             session.execute(delete(_StopRow).where(_StopRow.container_id == container_id))
 
-    # -- events --------------------------------------------------------------------------------
-
-    def tell(self, event: Event, once_in: timedelta | None = None) -> None:
-        """Keep that something has happened, now if it has no time.
-
-        Parameters
-        ----------
-        once_in
-            Not if the same has happened to the same server in this time before.
-        """
-        row = _EventRow(
-            at=_naive(event.at) if event.at else _now(),
-            kind=event.kind,
-            username=event.user,
-            project=event.project,
-            actor=event.by,
-            why=event.why,
-            numbers=json.dumps(dict(event.numbers)),
-        )
-        same = select(_EventRow.id).where(
-            _EventRow.username == event.user,
-            _EventRow.project == event.project,
-            _EventRow.kind == event.kind,
-        )
-        with self._session.begin() as session:
-            if once_in is not None:
-                same = same.where(_EventRow.at > row.at - once_in).limit(1)
-                if session.scalars(same).first() is not None:
-                    return
-            session.add(row)
-
-    def events(
-        self,
-        user: str | None = None,
-        most: int = 100,
-        *,
-        project: str | None = None,
-        kind: str | None = None,
-        since: datetime | None = None,
-        before: int | None = None,
-    ) -> list[Event]:
-        """Return what has happened lately, newest first.
-
-        Parameters
-        ----------
-        user
-            To whose servers; None for everybody's.
-        most
-            How many at most.
-        project, kind
-            Only this.
-        since
-            Only from this moment on.
-        before
-            Only older ones than the event of this id.
-        """
-        asked = select(_EventRow).order_by(_EventRow.id.desc()).limit(most)
-        for column, value in (
-            (_EventRow.username, user),
-            (_EventRow.project, project),
-            (_EventRow.kind, kind),
-        ):
-            if value is not None:
-                asked = asked.where(column == value)
-        if since is not None:
-            asked = asked.where(_EventRow.at >= _naive(since))
-        if before is not None:
-            asked = asked.where(_EventRow.id < before)
-        with self._session() as session:
-            return [_event(row) for row in session.scalars(asked)]
-
-    def event_kinds(self) -> list[str]:
-        """Return which kinds of events there are."""
-        with self._session() as session:
-            return list(session.scalars(select(_EventRow.kind).distinct().order_by(_EventRow.kind)))
-
-    def has_happened(self, kind: str, since: datetime) -> bool:
-        """Tell whether something of a kind has happened since then."""
-        asked = select(_EventRow.id).where(_EventRow.kind == kind, _EventRow.at >= _naive(since))
-        with self._session() as session:
-            return session.scalars(asked.limit(1)).first() is not None
-
     def forget_old(self, now: datetime) -> None:
         """Forget what nobody asks for any more."""
-        oldest = _naive(now - _EVENTS_LAST)
+        super().forget_old(now)
         with self._session.begin() as session:
-            session.execute(delete(_EventRow).where(_EventRow.at < oldest))
-            session.execute(delete(_EventRow).where(_EventRow.id.in_(_beyond(_MOST_EVENTS))))
-            session.execute(delete(_StopRow).where(_StopRow.at < oldest))
+            session.execute(delete(_StopRow).where(_StopRow.at < naive(now - EVENTS_LAST)))
 
 
 def _life_values(course: Course) -> dict[str, Any]:
@@ -360,17 +214,17 @@ def _life_values(course: Course) -> dict[str, Any]:
         "container_id": course.container_id,
         "username": course.user,
         "project": course.project,
-        "at": _naive(memory.at),
-        "busy_until": _naive(memory.busy_until),
-        "quiet_since": _naive(memory.quiet_since),
+        "at": naive(memory.at),
+        "busy_until": naive(memory.busy_until),
+        "quiet_since": naive(memory.quiet_since),
         "warned_idle": _written(memory.warned_idle),
         "warned_runtime": _written(memory.warned_runtime),
         "full": memory.full.value if memory.full else "",
         "warned_full": _written(memory.warned_full),
-        "stop_at": _naive(course.stop_at) if course.stop_at else None,
+        "stop_at": naive(course.stop_at),
         "why": course.why,
         "is_warned": course.is_warned,
-        "keep_until": _naive(course.keep_until) if course.keep_until else None,
+        "keep_until": naive(course.keep_until),
         "cpu_percent": course.cpu_percent,
         "gpu_percent": course.gpu_percent,
     }
@@ -382,18 +236,18 @@ def _course(row: _LifeRow) -> Course:
         user=row.username,
         project=row.project,
         memory=Memory(
-            at=_aware(row.at),
-            busy_until=_aware(row.busy_until),
-            quiet_since=_aware(row.quiet_since),
+            at=aware(row.at),
+            busy_until=aware(row.busy_until),
+            quiet_since=aware(row.quiet_since),
             warned_idle=_read(row.warned_idle),
             warned_runtime=_read(row.warned_runtime),
             full=Reason(row.full) if row.full else None,
             warned_full=_read(row.warned_full),
         ),
-        stop_at=_aware(row.stop_at) if row.stop_at else None,
+        stop_at=aware(row.stop_at),
         why=row.why,
         is_warned=row.is_warned,
-        keep_until=_aware(row.keep_until) if row.keep_until else None,
+        keep_until=aware(row.keep_until),
         cpu_percent=row.cpu_percent,
         gpu_percent=row.gpu_percent,
     )
@@ -405,9 +259,9 @@ def _kept(row: _KeptRow) -> Kept:
         user=row.username,
         project=row.project,
         kind=row.kind,
-        until=_aware(row.until),
+        until=aware(row.until),
         by=row.asked_by,
-        at=_aware(row.at),
+        at=aware(row.at),
     )
 
 
@@ -416,43 +270,9 @@ def _keep_unseen(container_id: str) -> Update:
     return update(_LifeRow).where(_LifeRow.container_id == container_id).values(keep_until=None)
 
 
-def _beyond(most: int) -> Select[tuple[int]]:
-    """Return the ids of the events that each user has beyond their newest."""
-    newest_first = func.row_number().over(
-        partition_by=_EventRow.username, order_by=_EventRow.id.desc()
-    )
-    numbered = select(_EventRow.id, newest_first.label("number")).subquery()
-    return select(numbered.c.id).where(numbered.c.number > most)
-
-
-def _event(row: _EventRow) -> Event:
-    return Event(
-        kind=row.kind,
-        user=row.username,
-        project=row.project,
-        by=row.actor,
-        why=row.why,
-        numbers=json.loads(row.numbers),
-        at=_aware(row.at),
-        id=row.id,
-    )
-
-
 def _written(moments: tuple[datetime, ...]) -> str:
     return json.dumps([moment.isoformat() for moment in moments])
 
 
 def _read(text: str) -> tuple[datetime, ...]:
     return tuple(map(datetime.fromisoformat, json.loads(text)))
-
-
-def _naive(at: datetime) -> datetime:
-    return at.astimezone(timezone.utc).replace(tzinfo=None)
-
-
-def _aware(at: datetime) -> datetime:
-    return at.replace(tzinfo=timezone.utc)
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc).replace(tzinfo=None)

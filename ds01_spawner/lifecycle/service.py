@@ -18,14 +18,15 @@ from ..settings import CULLER
 from ..storage import words as storage_words
 from ..storage.records import Uses
 from ..storage.rounds import Running
-from . import words
+from . import events, words
 from .decide import NOTICE, Ask, Decision, Keep, Reason, Stop, Unknown, Warn
+from .events import Event
 from .history import Kernels, Sample
 from .hub import Hub, HubServer, HubSilent
 from .keeping import file_touched, kept_until
 from .life import Circumstances, Life
 from .meters import GpuLoad, Meters
-from .records import NONE_FREE, PROTECTED, Course, Event, LifeRecords
+from .records import PROTECTED, Course, LifeRecords
 from .roster import Roster
 from .rules import rules_from
 from .server import Server
@@ -224,7 +225,7 @@ class Service:
             labels = container.labels
             why = f"Its container ({container.state}) was left behind and belonged to no server."
             user, project = labels.get("ds01.user", ""), labels.get("ds01.project", "")
-            self._records.tell(Event("swept", user, project, CULLER, why))
+            self._records.tell(Event(events.SWEPT, user, project, CULLER, why))
 
     def _demand(
         self, servers: list[Server], weight: float, now: datetime
@@ -232,7 +233,7 @@ class Service:
         """Return whether more people want GPUs than there are, by the policy's own measure."""
         used = sum(server.gpu_weight for server in servers)
         share = used / weight if weight else 0.0
-        refused = self._records.has_happened(NONE_FREE, now - _REFUSALS_COUNT)
+        refused = self._records.has_happened(events.NONE_FREE, now - _REFUSALS_COUNT)
         return lambda lifecycle: refused or share >= lifecycle.high_demand_share
 
     # -- one server ----------------------------------------------------------------------------
@@ -329,7 +330,7 @@ class Service:
         before, self._oom_kills[key] = self._oom_kills.get(key, kills), kills
         if kills > before:
             why = "Memory ran out, and the system ended what runs in it, or a part of that."
-            self._tell(server, "out-of-memory", why, {"kills": kills - before})
+            self._tell(server, events.OUT_OF_MEMORY, why, {"kills": kills - before})
 
     def _note_silence(self, server: Server, is_silent: bool, now: datetime) -> None:
         key = server.watched.container_id
@@ -341,7 +342,7 @@ class Service:
         if now - since >= _SILENCE and key not in self._silence_told:
             self._silence_told.add(key)
             why = "It does not tell what runs in it, and is kept for that reason."
-            self._tell(server, "silent", why, {})
+            self._tell(server, events.SILENT, why, {})
             _LOG.warning("The server %s does not tell of its kernels", server.label)
 
     def _note_filling(self, server: Server, uses: Uses, lifecycle: Lifecycle) -> None:
@@ -352,7 +353,7 @@ class Service:
             (user, storage_words.of_user(uses, user, lifecycle)),
         ):
             if why and of not in self._filling:
-                self._tell(server, "disk", why, {})
+                self._tell(server, events.DISK, why, {})
             (self._filling.add if why else self._filling.discard)(of)
 
     # -- what is done --------------------------------------------------------------------------
@@ -367,7 +368,7 @@ class Service:
     ) -> None:
         why = words.warned(warning.why, warning.stop_at, now)
         try:
-            self._tell(server, "warned", why, numbers)
+            self._tell(server, events.WARNED, why, numbers)
         except Exception:
             # Nobody was warned.
             life.forget_warning(warning)

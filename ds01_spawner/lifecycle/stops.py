@@ -15,8 +15,9 @@ from ..engine import UNREACHABLE, Docker
 from ..messages.message import Message
 from ..settings import CULLER
 from . import words
+from .events import STOPPED, Event
 from .hub import Hub, HubSilent
-from .records import Event, LifeRecords
+from .records import LifeRecords
 from .server import Server
 
 _LOG = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Stops:
                 _LOG.info("Stopped %s: %s", server.label, why)
                 why = f"Stopped {why}."
                 user, project = server.hub.user, server.project
-                self._records.tell(Event("stopped", user, project, CULLER, why, numbers))
+                self._records.tell(Event(STOPPED, user, project, CULLER, why, numbers))
                 now = datetime.now(timezone.utc)
                 self._messages.put(Message(f"{key} stopped", "stopped", user, project, why, now))
         except (HubSilent, *UNREACHABLE) as error:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from ..policy import format_bytes
 from .decide import Reason, Rules, Stop
-from .leaving import Files, Kept
+from .leaving import Files, Rescued
 from .records import Course
 
 _MOST_NAMED = 5
@@ -69,7 +69,7 @@ def lost(packages: Sequence[str]) -> str:
     )
 
 
-def kept(what: Kept) -> str:
+def rescued(what: Rescued) -> str:
     """Return what became of files outside the workspace, to follow the same; empty for none."""
     where = (
         f". Files that you had outside /workspace and your home are in {what.place}"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..blocking import to_its_end
-from ..lifecycle.records import Event, LifeRecords
+from ..lifecycle.events import NOT_SENT, Event
+from ..lifecycle.records import LifeRecords
 from ..lifecycle.told import told_to_owner
+from ..policy.units import utc_now
 from .message import Channel, Message, NotSent
 from .records import MessageRecords, Waiting
 
@@ -25,10 +27,6 @@ AGAIN_AFTER = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15)
 #: Nobody wants to be told of what happened before, as after a long stop of the service.
 _TOO_OLD = timedelta(hours=24)
 _PAUSE = timedelta(minutes=1)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(timezone.utc)
 
 
 class Outbox:
@@ -58,7 +56,7 @@ class Outbox:
         lives: LifeRecords,
         channels: Sequence[Channel],
         actor: str,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._records = records
         self._lives = lives
@@ -158,4 +156,4 @@ class Outbox:
         _LOG.error("%s It is not tried again: %s", error, message.key)
         self._records.done(message.key, channel.name)
         user, project, why = channel.missed(message)
-        self._lives.tell(Event("not-sent", user, project, self._actor, why))
+        self._lives.tell(Event(NOT_SENT, user, project, self._actor, why))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import String, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
-from ..store import open_database, put
+from ..store import aware, naive, open_database, put
 from .message import Message
 
 #: For so long it is known that a message was sent; no server is warned of the same stop for longer.
@@ -61,9 +61,7 @@ class MessageRecords:
     """
 
     def __init__(self, path: Path) -> None:
-        engine = open_database(path)
-        _Base.metadata.create_all(engine)
-        self._session = sessionmaker(engine)
+        self._session = sessionmaker(open_database(path, _Base))
 
     # -- wishes --------------------------------------------------------------------------------
 
@@ -98,14 +96,14 @@ class MessageRecords:
             "username": message.user,
             "project": message.project,
             "why": message.why,
-            "at": _naive(message.at),
+            "at": naive(message.at),
             "reason": message.reason,
-            "stop_at": _naive(message.stop_at) if message.stop_at else None,
+            "stop_at": naive(message.stop_at),
             "tries": 0,
-            "next_try": _naive(message.at),
+            "next_try": naive(message.at),
         }
         with self._session.begin() as session:
-            session.execute(delete(_MessageRow).where(_MessageRow.at < _naive(message.at - _KNOWN)))
+            session.execute(delete(_MessageRow).where(_MessageRow.at < naive(message.at - _KNOWN)))
             if session.scalars(waiting).one() >= most:
                 return False
             session.execute(insert(_MessageRow).values(row).on_conflict_do_nothing())
@@ -115,7 +113,7 @@ class MessageRecords:
         """Return what is to be sent now, oldest first."""
         asked = (
             select(_MessageRow)
-            .where(_MessageRow.channel == channel, _MessageRow.next_try <= _naive(now))
+            .where(_MessageRow.channel == channel, _MessageRow.next_try <= naive(now))
             .order_by(_MessageRow.at)
         )
         with self._session() as session:
@@ -126,7 +124,7 @@ class MessageRecords:
         asked = select(func.min(_MessageRow.next_try)).where(_MessageRow.channel == channel)
         with self._session() as session:
             found = session.scalars(asked).one()
-            return _aware(found) if found else None
+            return aware(found)
 
     def done(self, key: str, channel: str) -> None:
         """Keep that a message was sent, or never will be."""
@@ -134,7 +132,7 @@ class MessageRecords:
 
     def tried(self, key: str, channel: str, tries: int, next_try: datetime) -> None:
         """Keep how often it was tried to send a message, and when that is tried again."""
-        self._change(key, channel, tries=tries, next_try=_naive(next_try))
+        self._change(key, channel, tries=tries, next_try=naive(next_try))
 
     def _change(self, key: str, channel: str, **values: object) -> None:
         changed = (
@@ -153,16 +151,8 @@ def _waiting(row: _MessageRow) -> Waiting:
         user=row.username,
         project=row.project,
         why=row.why,
-        at=_aware(row.at),
+        at=aware(row.at),
         reason=row.reason,
-        stop_at=_aware(row.stop_at) if row.stop_at else None,
+        stop_at=aware(row.stop_at),
     )
     return Waiting(message, row.tries)
-
-
-def _naive(at: datetime) -> datetime:
-    return at.astimezone(timezone.utc).replace(tzinfo=None)
-
-
-def _aware(at: datetime) -> datetime:
-    return at.replace(tzinfo=timezone.utc)

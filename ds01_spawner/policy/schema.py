@@ -33,7 +33,7 @@ def _memory(value: Any) -> None:
         raise ValueError(f"{value!r:.40} is less than 6 MiB; a bare number is bytes, write 32g")
 
 
-def _size_or_none(value: Any) -> None:
+def _size_or_zero(value: Any) -> None:
     if value != 0:
         parse_bytes(value)
 
@@ -80,10 +80,10 @@ Size = Annotated[
     _checked(_memory),
     WithJsonSchema({"type": ["string", "integer"], "examples": ["32g", "512m"]}),
 ]
-SizeOrNone = Annotated[
+SizeOrZero = Annotated[
     Any,
     BeforeValidator(_size),
-    _checked(_size_or_none),
+    _checked(_size_or_zero),
     WithJsonSchema({"type": ["string", "integer"], "examples": ["1g", 0]}),
 ]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=0)]
@@ -158,7 +158,7 @@ class Policies(IdlePolicies):
     grace_period_m: Minutes = 30
     keepalive_max_duration_h: Hours = 24
     sigterm_grace_s: Seconds = 60
-    rescue_size: SizeOrNone = "1g"
+    rescue_size: SizeOrZero = "1g"
     gpu_hold_after_manual_stop_m: Minutes = 15
     created_container_timeout_m: Minutes = 30
 

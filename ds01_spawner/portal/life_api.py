@@ -9,8 +9,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from ..lifecycle import leaving
+from ..lifecycle.events import Event
 from ..lifecycle.keeping import Keeping, ServerLife
-from ..lifecycle.records import PROTECTED, Event
+from ..lifecycle.records import PROTECTED
 from ..policy import Lifecycle
 from .answers import Api
 from .image_models import Nothing
@@ -32,7 +33,7 @@ class Leaving(RootModel[leaving.Leaving]):
     """What would go with a server; packages and files are null where they are not known."""
 
 
-class KeptFiles(RootModel[leaving.Kept]):
+class KeptFiles(RootModel[leaving.Rescued]):
     """Where files were put in the server's workspace, and which were not."""
 
 
@@ -147,7 +148,7 @@ class OneKeep(LifeApi):
         self.set_status(204)
 
 
-class Kept(LifeApi):
+class KeptApi(LifeApi):
     """``api/kept``."""
 
     @operation("Show an admin which servers are kept, by whom and until when", answer=AllKept)
@@ -234,7 +235,7 @@ def routes(prefix: str, arguments: dict[str, Any]) -> Iterable[tuple[str, type[A
     return [
         (rf"{prefix}api/servers/([^/]+)/life", OneLife, arguments),
         (rf"{prefix}api/servers/([^/]+)/keep", OneKeep, arguments),
-        (rf"{prefix}api/kept", Kept, arguments),
+        (rf"{prefix}api/kept", KeptApi, arguments),
         (rf"{prefix}api/users/([^/]+)/servers/([^/]+)/keep", SomebodysKeep, arguments),
         (rf"{prefix}api/users/([^/]+)/servers/([^/]+)/protection", Protection, arguments),
         (rf"{prefix}api/servers/([^/]+)/leaving", OneLeaving, arguments),

@@ -23,7 +23,6 @@ from ..lifecycle.keeping import Keeping
 from ..lifecycle.leaving import Leavings
 from ..lifecycle.records import Kept
 from ..live import NeverRead
-from ..lone_thread import LoneThread
 from ..policy import this_machine
 from ..settings import DS01Settings
 from ..storage import room
@@ -112,7 +111,6 @@ class Look:
         self.leavings = Leavings(self._docker, settings.hub_id, changed)
         self.wishes = Wishes(settings)
         self._rates = Rates()
-        self._disk_thread = LoneThread("disks")
         self._slices: Slices | None = None
         self._lately: Lately[Standing] = Lately(_AGE_S)
 
@@ -175,14 +173,9 @@ class Look:
         return self.keeping.all_kept(running, datetime.now(timezone.utc))
 
     async def _disks(self) -> tuple[Disk, ...]:
-        settings, root = self._settings, (await self._docker("info")).get("DockerRootDir", "")
-        look = self._disk_thread.run(
-            *(room.look, settings.data_dir, settings.accounts_from, root),
-            settings.lowest_free_disk_for_servers,
-        )
         try:
-            return tuple(await asyncio.wait_for(look, _DISK_PATIENCE_S))
-        except (OSError, asyncio.TimeoutError):
+            return tuple(await room.disks(self._settings, self._docker, _DISK_PATIENCE_S))
+        except room.DiskError:
             return ()
 
     async def _standing(self, person: Person) -> Standing:

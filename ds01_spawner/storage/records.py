@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
 
 from sqlalchemy import String, delete, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
-from ..store import open_database, put
+from ..store import aware, naive, open_database, put
 
 #: What was measured longer ago says nothing of now.
 _COUNTS_FOR = timedelta(hours=24)
@@ -108,9 +108,7 @@ class StorageRecords:
     """
 
     def __init__(self, path: Path) -> None:
-        engine = open_database(path)
-        _Base.metadata.create_all(engine)
-        self._session = sessionmaker(engine)
+        self._session = sessionmaker(open_database(path, _Base))
 
     def keep(self, use: Use) -> None:
         """Keep what something takes."""
@@ -171,9 +169,9 @@ def _row(use: Use) -> _UseRow:
         username=use.user,
         project=use.project,
         bytes=use.bytes,
-        at=_naive(use.at),
+        at=naive(use.at),
         problem=use.problem,
-        tried_at=_naive(use.tried_at),
+        tried_at=naive(use.tried_at),
         took_s=use.took.total_seconds(),
         is_wanted=use.is_wanted,
     )
@@ -186,17 +184,9 @@ def _use(row: _UseRow) -> Use:
         user=row.username,
         project=row.project,
         bytes=row.bytes,
-        at=_aware(row.at),
+        at=aware(row.at),
         problem=row.problem,
-        tried_at=_aware(row.tried_at),
+        tried_at=aware(row.tried_at),
         took=timedelta(seconds=row.took_s),
         is_wanted=row.is_wanted,
     )
-
-
-def _naive(at: datetime | None) -> datetime | None:
-    return at.astimezone(timezone.utc).replace(tzinfo=None) if at else None
-
-
-def _aware(at: datetime | None) -> datetime | None:
-    return at.replace(tzinfo=timezone.utc) if at else None

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..engine import Docker
 from ..images.disk import is_almost_full
+from ..lone_thread import LoneThread
+
+if TYPE_CHECKING:
+    from ..settings import DS01Settings
 
 #: Where a machine with accounts has their homes.
 _HOMES = Path("/home")
@@ -30,6 +38,44 @@ class Disk:
     free_bytes: int
     total_bytes: int
     is_low: bool
+
+
+class DiskError(Exception):
+    """A disk does not say what is left of it; the text says why."""
+
+
+@lru_cache
+def _thread() -> LoneThread:
+    """Return a thread that a disk which hangs may have: no other call waits behind it."""
+    return LoneThread("disks")
+
+
+async def disks(settings: DS01Settings, docker_call: Docker, patience_s: float) -> list[Disk]:
+    """Return what `look` does.
+
+    Parameters
+    ----------
+    settings
+        Say where users' files lie, and how much room servers need.
+    docker_call
+        The engine, which says where its own lie.
+    patience_s
+        Seconds in which the disks have to answer.
+
+    Raises
+    ------
+    DiskError
+        If one does not say, or not in time: that is not the same as room.
+    """
+    root = (await docker_call("info")).get("DockerRootDir", "")
+    found = _thread().run(
+        *(look, settings.data_dir, settings.accounts_from, root),
+        settings.lowest_free_disk_for_servers,
+    )
+    try:
+        return list(await asyncio.wait_for(found, patience_s))
+    except (OSError, asyncio.TimeoutError) as error:
+        raise DiskError(f"A disk does not say what is left of it: {error!r}") from error
 
 
 def look(data_dir: str, accounts_from: str, docker_root: str, lowest_free_bytes: int) -> list[Disk]:

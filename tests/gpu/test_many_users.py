@@ -3,7 +3,8 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from ds01_spawner.lifecycle.records import NONE_FREE, LifeRecords
+from ds01_spawner.lifecycle.events import NONE_FREE
+from ds01_spawner.lifecycle.records import LifeRecords
 
 from ..hub import eventually
 from .watch import Watch, attached, held

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +15,9 @@ from sqlalchemy.exc import OperationalError
 
 from ds01_spawner import spawner
 from ds01_spawner.endings import Cause, Ending, explain, gone
-from ds01_spawner.lifecycle import diary
-from ds01_spawner.lifecycle.records import NONE_FREE, Event, LifeRecords
+from ds01_spawner.lifecycle import diary, events
+from ds01_spawner.lifecycle.events import NONE_FREE, Event
+from ds01_spawner.lifecycle.records import LifeRecords
 from ds01_spawner.options import SpawnOptions
 from ds01_spawner.policy import GIB
 from ds01_spawner.spawner import DS01Spawner
@@ -23,6 +26,7 @@ from ds01_spawner.who import Requester, requester_of
 from .machine import FIRST
 
 NOW = datetime.now(timezone.utc)
+DOCS = Path(__file__).parents[2] / "docs" / "lifecycle.md"
 ENDED = {
     "Id": "c0ffee",
     "State": {
@@ -122,7 +126,10 @@ def test_an_ending_without_a_time_of_its_start_is_told_without_how_long_it_ran()
         (None, Requester("the Hub", "the Hub")),
         (SimpleNamespace(name="ada"), Requester("ada", "you")),
         (SimpleNamespace(name="root"), Requester("root", "admin root")),
-        (SimpleNamespace(name="tests", kind="service"), Requester("tests", "the service tests")),
+        (
+            SimpleNamespace(name="tests", kind="service"),
+            Requester("tests", "the service tests", True),
+        ),
     ],
 )
 def test_who_asked_has_a_name_and_words_for_the_owner(person, expected):
@@ -186,3 +193,11 @@ async def test_a_stop_whose_event_cannot_be_kept_is_a_stop(removed, caplog, how)
     server.executor.shutdown()
     assert removed == ["c0ffee"]
     assert "kept" in caplog.text
+
+
+def test_the_documentation_names_exactly_the_kinds_of_events_that_there_are():
+    section = DOCS.read_text().split("\n## Events\n")[1].split("\n## ")[0]
+    first_cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    named = re.findall("`(.+?)`", " ".join(first_cells))
+    constants = [value for name, value in vars(events).items() if name.isupper()]
+    assert sorted(named) == sorted(value for value in constants if isinstance(value, str))

@@ -9,7 +9,8 @@ import pytest
 
 from ds01_spawner import event_list
 from ds01_spawner.cli import main
-from ds01_spawner.lifecycle.records import Event, LifeRecords
+from ds01_spawner.lifecycle.events import Event
+from ds01_spawner.lifecycle.records import LifeRecords
 
 NOW = datetime.now(timezone.utc)
 HOUR = timedelta(hours=1)

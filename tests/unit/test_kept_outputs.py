@@ -449,13 +449,17 @@ async def test_what_could_not_be_written_is_tried_again(desk):
     desk.print("one\n")
     desk.end("b")
 
+    failed = []
+
     def fail_once():
+        failed.append(desk.file())
         desk.folder.meanwhile = lambda: None
         raise OSError("no space left")
 
     desk.folder.meanwhile = fail_once
     desk.close(page)
     await desk.eventually("one\n")
+    assert failed == [""]
 
 
 # -- messages for a page that is away -----------------------------------------------------------

@@ -20,7 +20,7 @@ from ds01_spawner import inside
 from ds01_spawner.changes import Changes
 from ds01_spawner.errors import Refused
 from ds01_spawner.lifecycle import leaving, words
-from ds01_spawner.lifecycle.leaving import Files, Kept, Leavings, LeftFile, keep_files
+from ds01_spawner.lifecycle.leaving import Files, Leavings, LeftFile, Rescued, keep_files
 from ds01_spawner.runtime.image.launch import leaving as in_container
 from ds01_spawner.runtime.image.launch.leaving import found, keep, told
 
@@ -459,14 +459,14 @@ async def test_others_servers_are_none(monkeypatch, user, hub):
 
 def test_the_owner_is_told_where_files_are_and_which_are_gone():
     place = "rescued/2026-06-01-120000"
-    all_kept = Kept(place, 2, 7, Files())
+    all_kept = Rescued(place, 2, 7, Files())
     assert (
-        words.kept(all_kept)
+        words.rescued(all_kept)
         == f". Files that you had outside /workspace and your home are in {place}"
     )
-    some = Kept(place, 1, 1, Files((LeftFile("/tmp/big", 3 << 30),), 3, 4 << 30), "too large")
-    assert words.kept(some).endswith(
+    some = Rescued(place, 1, 1, Files((LeftFile("/tmp/big", 3 << 30),), 3, 4 << 30), "too large")
+    assert words.rescued(some).endswith(
         ". These could not be kept (too large): /tmp/big (3 GiB) and 2 more"
     )
-    assert words.kept(Kept(place, 0, 0, Files())) == ""
-    assert words.kept(Kept(place, 0, 0, Files(is_complete=False))) == words.NOT_KEPT
+    assert words.rescued(Rescued(place, 0, 0, Files())) == ""
+    assert words.rescued(Rescued(place, 0, 0, Files(is_complete=False))) == words.NOT_KEPT

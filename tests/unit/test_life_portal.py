@@ -17,9 +17,10 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
+from ds01_spawner.lifecycle.events import Event
 from ds01_spawner.lifecycle.keeping import Keeping
 from ds01_spawner.lifecycle.life import Memory
-from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Course, Event, Kept, LifeRecords
+from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Course, Kept, LifeRecords
 from ds01_spawner.portal import app
 from ds01_spawner.portal.look import Overview
 from ds01_spawner.portal.people import Person

@@ -14,8 +14,9 @@ from ds01_spawner.deployment import DeploymentError, only_one, read_deployment
 from ds01_spawner.endings import Cause, Ending
 from ds01_spawner.lifecycle import words
 from ds01_spawner.lifecycle.decide import Reason, Rules, Stop
+from ds01_spawner.lifecycle.events import Event
 from ds01_spawner.lifecycle.life import Memory
-from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Course, Event, Kept, LifeRecords
+from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Course, Kept, LifeRecords
 from ds01_spawner.policy import GIB
 from ds01_spawner.store import Store
 
@@ -169,7 +170,7 @@ def test_events_can_be_chosen_and_read_in_pages(records):
 
 
 def test_of_each_user_only_so_many_events_are_kept(records, monkeypatch):
-    monkeypatch.setattr("ds01_spawner.lifecycle.records._MOST_EVENTS", 3)
+    monkeypatch.setattr("ds01_spawner.lifecycle.events._MOST_EVENTS", 3)
     for number in range(5):
         records.tell(event(user="ada", at=NOW, numbers={"n": number}))
     records.tell(event(user="bob", at=NOW))

@@ -19,10 +19,11 @@ from sqlalchemy.exc import OperationalError
 from ds01_spawner.errors import Refused
 from ds01_spawner.lifecycle import __main__ as program
 from ds01_spawner.lifecycle import kernels, processes, service
+from ds01_spawner.lifecycle.events import NONE_FREE, Event
 from ds01_spawner.lifecycle.history import Kernels, Sample
 from ds01_spawner.lifecycle.hub import HubServer, HubSilent
 from ds01_spawner.lifecycle.meters import GpuLoad
-from ds01_spawner.lifecycle.records import ASKED, NONE_FREE, PROTECTED, Event, Kept, LifeRecords
+from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Kept, LifeRecords
 from ds01_spawner.lifecycle.rules import rules_from
 from ds01_spawner.lifecycle.service import Service
 from ds01_spawner.messages.message import Message

@@ -15,8 +15,8 @@ from sqlalchemy.exc import OperationalError
 from ds01_spawner import stop
 from ds01_spawner.errors import Refused
 from ds01_spawner.lifecycle import words
-from ds01_spawner.lifecycle.leaving import Files, Kept
-from ds01_spawner.lifecycle.records import Event
+from ds01_spawner.lifecycle.events import Event
+from ds01_spawner.lifecycle.leaving import Files, Rescued
 from ds01_spawner.policy import Lifecycle
 from ds01_spawner.spawner import DS01Spawner
 from ds01_spawner.who import Requester
@@ -41,10 +41,11 @@ class Server:
         self.reason: str | Exception = "after 30 minutes without activity"
         self.policy: Exception | None = None
         self.rescue_bytes = 1 << 20
-        self.kept: Kept | Exception = Kept("rescued/now", 0, 0, Files())
+        self.kept: Rescued | Exception = Rescued("rescued/now", 0, 0, Files())
         self.told: list[Event] = []
         monkeypatch.setattr(stop, "keep_files", self.keep_files)
-        monkeypatch.setattr(stop, "requester", lambda _: Requester(by, by))
+        asked = Requester(by.split()[-1], by, is_service=by.startswith("the service "))
+        monkeypatch.setattr(stop, "requester", lambda _: asked)
         monkeypatch.setattr(stop, "end_work", self.end_work)
         monkeypatch.setattr(stop.engine, "stop", self.end)
 
@@ -119,14 +120,14 @@ def test_only_the_service_that_stops_idle_servers_has_its_reason_told(monkeypatc
     by = "the service ds01-culler"
     told = ("bury", ID, by, "after 30 minutes without activity")
     assert stopped(Server(monkeypatch, by=by))[-1] == told
-    for other in ("you", "admin bob", "the service other", "the Hub"):
+    for other in ("you", "admin bob", "admin ds01-culler", "the service other", "the Hub"):
         assert stopped(Server(monkeypatch, by=other))[-1] == ("bury", ID, other, "")
 
 
 def test_a_reason_that_cannot_be_read_keeps_no_server_from_its_stop(monkeypatch):
     server = Server(monkeypatch, by="the service ds01-culler")
     server.reason = OperationalError("SELECT", {}, Exception("database is locked"))
-    server.kept = Kept("rescued/now", 1, 1, Files())
+    server.kept = Rescued("rescued/now", 1, 1, Files())
     assert [each[0] for each in stopped(server)] == ["work", "keep", "stop", "bury"]
     assert server.done[-1][-1] == ""
     # Where the files are is told all the same.
@@ -156,7 +157,7 @@ CULLER = "the service ds01-culler"
 
 def test_the_service_keeps_files_after_the_work_and_before_the_end(monkeypatch):
     server = Server(monkeypatch, by=CULLER)
-    server.kept = Kept("rescued/now", 2, 7, Files())
+    server.kept = Rescued("rescued/now", 2, 7, Files())
     assert stopped(server)[:3] == [("work", ID, 42, 90), ("keep", ID, 1 << 20), ("stop", ID, 7)]
     assert server.done[-1][-1] == (
         "after 30 minutes without activity. Files that you had outside /workspace and your home "

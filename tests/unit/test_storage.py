@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 from sqlalchemy.exc import OperationalError
 
 from ds01_spawner.accounts import Account
@@ -20,7 +21,7 @@ from ds01_spawner.errors import Refused
 from ds01_spawner.lifecycle.__main__ import make_rounds
 from ds01_spawner.policy import GIB, Lifecycle
 from ds01_spawner.settings import DS01Settings
-from ds01_spawner.storage import admission, places, room, words
+from ds01_spawner.storage import check, places, room, words
 from ds01_spawner.storage.measure import Measured, NotMeasured, Place
 from ds01_spawner.storage.records import Kind, StorageRecords, Use, Uses, largest
 from ds01_spawner.storage.rounds import OTHERS, RUNNING, Rounds, Running, next_due
@@ -335,18 +336,18 @@ def over(records):
 
 async def test_who_takes_too_much_gets_no_gpu_and_is_measured_anew(over):
     with pytest.raises(Refused, match="without a GPU") as refused:
-        await admission.check(over)
+        await check.check_room(over)
     assert refused.value.status_code == 403
     assert over.storage_records.all()[0].is_wanted
     over.options.gpus = None
-    await admission.check(over)
+    await check.check_room(over)
 
 
 async def test_what_is_not_known_refuses_nobody(over, caplog):
     over.storage_records.keep(of_user(gib=52, ago=25 * HOUR))
-    await admission.check(over)
+    await check.check_room(over)
     over.storage_records = SimpleNamespace(uses=lambda *_: (_ for _ in ()).throw(BROKEN))
-    await admission.check(over)
+    await check.check_room(over)
     assert "Cannot read what the files of ada take" in caplog.text
 
 
@@ -354,7 +355,7 @@ async def test_below_the_floor_nothing_starts(records, caplog):
     spawner = Spawner(records, gpus=None)
     spawner.lowest_free_disk_for_servers = 1 << 60
     with pytest.raises(Refused, match="almost full") as refused:
-        await admission.check(spawner)
+        await check.check_room(spawner)
     assert (refused.value.status_code, refused.value.reason) == (503, "disk")
     assert "is left at /" in caplog.text
 
@@ -363,14 +364,22 @@ async def test_a_disk_that_does_not_say_has_no_room(records, monkeypatch):
     spawner = Spawner(records, gpus=None)
     spawner.data_dir = "/no such disk"
     with pytest.raises(Refused, match="does not answer"):
-        await admission.check(spawner)
+        await check.check_room(spawner)
 
     answers = threading.Event()
-    monkeypatch.setattr(admission, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(check, "_PATIENCE_S", 0.01)
     monkeypatch.setattr(room, "look", lambda *_: answers.wait(60))
     with pytest.raises(Refused, match="does not answer"):
-        await admission.check(spawner)
+        await check.check_room(spawner)
     answers.set()
+
+
+async def test_an_engine_that_does_not_answer_is_not_taken_for_a_disk():
+    async def docker(_):
+        raise requests.ConnectionError("no engine")
+
+    with pytest.raises(requests.ConnectionError):
+        await room.disks(Spawner(None), docker, 10.0)
 
 
 def test_each_disk_is_looked_at_once(tmp_path):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timezone
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import Refused
-from ..lone_thread import LoneThread
 from ..policy import format_bytes
 from . import room, words
 
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 _PATIENCE_S = 10.0
 
 
-async def check(spawner: DS01Spawner) -> None:
+async def check_room(spawner: DS01Spawner) -> None:
     """Refuse a start for which there is no room.
 
     Raises
@@ -54,22 +51,11 @@ async def no_gpu(spawner: DS01Spawner) -> str:
     return why
 
 
-@lru_cache
-def _disk_thread() -> LoneThread:
-    """Return a thread that a disk which hangs may have: no other call waits behind it."""
-    return LoneThread("disks")
-
-
 async def _check_disks(spawner: DS01Spawner) -> None:
-    root = (await spawner.docker("info")).get("DockerRootDir", "")
-    look = _disk_thread().run(
-        *(room.look, spawner.data_dir, spawner.accounts_from, root),
-        spawner.lowest_free_disk_for_servers,
-    )
     try:
-        disks = await asyncio.wait_for(look, _PATIENCE_S)
-    except (OSError, asyncio.TimeoutError) as error:
-        spawner.log.error("A disk does not say what is left of it: %r", error)
+        disks = await room.disks(spawner, spawner.docker, _PATIENCE_S)
+    except room.DiskError as error:
+        spawner.log.error("%s", error)
         raise Refused(
             "A disk of this machine does not answer, so no server can start. Please tell an admin.",
             reason="disk",
