@@ -71,9 +71,11 @@ def put(notebook: dict[str, Any], execution: Execution) -> bool:
 
 def _find(cells: list[dict[str, Any]], execution: Execution) -> dict[str, Any] | None:
     code = [cell for cell in cells if cell.get("cell_type") == "code"]
-    same = [cell for cell in code if cell.get("id") == execution.cell]
-    # Notebooks from before 2020 have no ids in the file.
-    same = same or [cell for cell in code if cell.get("source") == execution.source]
+    if any("id" in cell for cell in cells):
+        same = [cell for cell in code if cell.get("id") == execution.cell]
+    else:
+        # Notebooks from before 2020 have no ids in the file.
+        same = [cell for cell in code if cell.get("source") == execution.source]
     return same[0] if len(same) == 1 else None
 
 

@@ -9,6 +9,10 @@ from typing import Any
 #: it is left out of the middle.
 MOST_TEXT = 1 << 20
 _BEGINNING = MOST_TEXT // 4
+#: Of one cell; nobody scrolls through more.
+MOST_ITEMS = 5_000
+#: What an item takes beside its content, about.
+_ITEM_BYTES = 300
 
 TOO_MUCH = "Some of this cell's output was too much to keep while its page was closed.\n"
 
@@ -118,16 +122,14 @@ class Outputs:
     ----------
     is_cut
         Whether there was more than could be kept.
+    size_bytes
+        How much memory it takes, about.
     """
 
     is_cut: bool = False
+    size_bytes: int = 0
     _items: list[Text | _Shown] = field(default_factory=list)
     _clears_next: bool = False
-
-    @property
-    def size_bytes(self) -> int:
-        """How much memory it takes, about."""
-        return sum(len(i) if isinstance(i, Text) else i.size_bytes for i in self._items)
 
     def take(self, kind: str, content: dict[str, Any], size_bytes: int, room_bytes: int) -> bool:
         """Take what the kernel says.
@@ -139,7 +141,8 @@ class Outputs:
         size_bytes
             Its size.
         room_bytes
-            What it may take. More than that is left out; the list then ends in words that say so.
+            What it may take. More than that, or than `MOST_ITEMS`, is left out; the list then ends
+            in words that say so.
 
         Returns
         -------
@@ -156,10 +159,8 @@ class Outputs:
             return False
         if self._clears_next:
             self._clear()
-        if size_bytes > room_bytes:
-            self.is_cut = True
-        else:
-            self._items.append(_Shown(output, size_bytes, _display_id(content)))
+        if self._fits(size_bytes, room_bytes):
+            self._append(_Shown(output, size_bytes, _display_id(content)), size_bytes)
         return True
 
     def update(self, content: dict[str, Any], size_bytes: int, room_bytes: int) -> bool:
@@ -175,12 +176,13 @@ class Outputs:
                 continue
             item.output["data"] = content.get("data") or {}
             item.output["metadata"] = content.get("metadata") or {}
+            self.size_bytes += size_bytes - item.size_bytes
             item.size_bytes = size_bytes
         return changed
 
     def end(self, words: str) -> None:
         """Add a last line of our own."""
-        self._print("stderr", words, len(words))
+        self._add_text("stderr", words)
 
     def as_list(self) -> list[Output]:
         """Return it as the list that a cell in a notebook file has."""
@@ -194,19 +196,36 @@ class Outputs:
             return False
         if self._clears_next:
             self._clear()
-        last = self._items[-1] if self._items else None
-        if not isinstance(last, Text) or last.name != name:
-            if len(text) > room_bytes:
-                self.is_cut = True
-                return True
-            last = Text(name)
-            self._items.append(last)
-        last.add(text)
+        if self._last_text(name) is not None or self._fits(len(text), room_bytes):
+            self._add_text(name, text)
         return True
+
+    def _last_text(self, name: str) -> Text | None:
+        last = self._items[-1] if self._items else None
+        return last if isinstance(last, Text) and last.name == name else None
+
+    def _add_text(self, name: str, text: str) -> None:
+        last = self._last_text(name)
+        if last is None:
+            last = Text(name)
+            self._append(last, 0)
+        self.size_bytes -= len(last)
+        last.add(text)
+        self.size_bytes += len(last)
+
+    def _fits(self, size_bytes: int, room_bytes: int) -> bool:
+        fits = len(self._items) < MOST_ITEMS and size_bytes + _ITEM_BYTES <= room_bytes
+        self.is_cut = self.is_cut or not fits
+        return fits
+
+    def _append(self, item: Text | _Shown, size_bytes: int) -> None:
+        self._items.append(item)
+        self.size_bytes += size_bytes + _ITEM_BYTES
 
     def _clear(self) -> bool:
         self._clears_next = self.is_cut = False
         self._items.clear()
+        self.size_bytes = 0
         return True
 
 

@@ -6,13 +6,15 @@ import json
 
 #: So much of it waits in memory.
 MOST_BYTES = 32 << 20
-_SHOWN = {"stream", "display_data", "update_display_data", "execute_result"}
+#: What the page needs to know of the kernel, and cannot have from the keeper.
+_NEEDED = {"status", "execute_input", "error"}
 
 
 class Waiting(list[tuple[str, list[bytes]]]):
     """Messages that wait for a page that is away, up to `MOST_BYTES`.
 
-    Beyond that, what cells show is left out: the page has it from the keeper.
+    Beyond that, what cells show is left out, which the page has from the keeper, and so is what
+    widgets are told.
     """
 
     def __init__(self, before: list[tuple[str, list[bytes]]]) -> None:
@@ -28,7 +30,7 @@ class Waiting(list[tuple[str, list[bytes]]]):
         if channel == "iopub" and self._size_bytes + size > MOST_BYTES:
             # Behind the delimiter come the signature, the header and the content.
             header = parts[parts.index(b"<IDS|MSG>") + 2]
-            if json.loads(header)["msg_type"] in _SHOWN:
+            if json.loads(header)["msg_type"] not in _NEEDED:
                 return
         self._size_bytes += size
         super().append((channel, parts))
