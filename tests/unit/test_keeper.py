@@ -9,6 +9,7 @@ import os
 from datetime import datetime, timezone
 
 import pytest
+from tornado.web import HTTPError
 
 from ds01_spawner.runtime.image.launch import keeper
 from ds01_spawner.runtime.image.launch.executions import NOT_ENDED
@@ -20,12 +21,19 @@ from .notebooks import notebook
 class Folder:
     """Gives and saves notebooks as the server's contents manager does."""
 
+    GONE = "a deleted notebook.ipynb"
+    BROKEN = "a broken notebook.ipynb"
+
     def __init__(self, root):
         self.root = root
         self.saves = 0
         self.meanwhile = lambda: None
 
     def get(self, path, content=True, type=None):
+        if path == self.GONE:
+            raise HTTPError(404)
+        if path == self.BROKEN:
+            raise HTTPError(400)
         file = self.root / path
         time = datetime.fromtimestamp(os.stat(file).st_mtime_ns / 1e9, timezone.utc)
         whole = json.loads(file.read_text()) if content else None
@@ -55,13 +63,14 @@ class Desk:
     def __init__(self, root):
         self.folder = Folder(root)
         self.kernels = {"k"}
+        self.notebooks = {"n.ipynb"}
         self.silence = Silence()
         self.write(notebook(("a", "x"), ("b", "y")))
         log = logging.getLogger("test")
         self.keeper = Keeper(self.folder, self.paths, self.kernels.__contains__, log)
 
     async def paths(self, kernel):
-        return {"n.ipynb"} if kernel in self.kernels else set()
+        return self.notebooks if kernel in self.kernels else set()
 
     def open(self, session):
         page = object()
@@ -98,12 +107,12 @@ class Desk:
     def write(self, whole):
         (self.folder.root / "n.ipynb").write_text(json.dumps(whole))
 
-    async def eventually(self, text):
+    async def eventually(self, text, cell=0):
         for _ in range(500):
-            if self.file() == text:
+            if self.file(cell) == text:
                 return
             await asyncio.sleep(0.01)
-        assert self.file() == text
+        assert self.file(cell) == text
 
 
 @pytest.fixture
@@ -127,9 +136,78 @@ async def test_a_page_that_is_there_saves_its_notebook_itself(desk):
     desk.run("A", "b")
     await settle(desk)
     assert desk.folder.saves == 0
-    # Nothing is kept of what has ended under its eyes.
-    assert [cell["cell"] for cell in (await desk.told("B", own=True))["cells"]] == []
+    # What has ended under its eyes is nobody else's.
+    assert (await desk.told("B", own=True))["cells"] == []
     assert (await desk.told("B"))["others"]
+    desk.end("b")
+    assert not (await desk.told("B"))["others"]
+
+
+async def test_what_has_ended_under_a_pages_eyes_is_not_written_after_it_has_closed(desk):
+    page = desk.open("A")
+    desk.run("A")
+    desk.print("one\n")
+    desk.end()
+    desk.run("A", "b")
+    desk.close(page)
+    desk.print("two\n", "b")
+    await desk.eventually("two\n", 1)
+    assert desk.file() == ""
+
+
+async def test_a_cell_that_ended_before_the_loss_was_noticed_is_told_to_its_page(desk):
+    page = desk.open("A")
+    desk.run("A")
+    desk.print("one\n")
+    desk.end()
+    assert (await desk.told("A"))["cells"] == []
+    desk.close(page, is_closed=False)
+    desk.open("A")
+    [cell] = (await desk.told("A", own=True))["cells"]
+    assert (cell["is_done"], cell["outputs"][0]["text"]) == (True, "one\n")
+    desk.keeper.taken("k", cell["id"])
+    assert (await desk.told("A", own=True))["cells"] == []
+
+
+async def test_a_page_that_is_back_before_its_loss_was_noticed_is_told_too(desk):
+    lost = desk.open("A")
+    desk.run("A")
+    desk.end()
+    desk.open("A")
+    desk.close(lost, is_closed=False)
+    assert [cell["cell"] for cell in (await desk.told("A", own=True))["cells"]] == ["a"]
+
+
+async def test_what_a_page_has_seen_is_forgotten_in_time(desk, monkeypatch):
+    monkeypatch.setattr(keeper, "NOTICED_S", 0.02)
+    desk.open("A")
+    desk.run("A")
+    desk.end()
+    await asyncio.sleep(0.1)
+    assert (await desk.told("A", own=True))["cells"] == []
+
+
+async def test_a_page_that_was_there_already_is_told_all_of_what_another_leaves(desk):
+    page = desk.open("A")
+    desk.open("B")
+    desk.run("A")
+    desk.print("one\n")
+    before = await desk.told("B")
+    assert before["others"]
+    desk.close(page, is_closed=False)
+    [cell] = (await desk.told("B", before["version"]))["cells"]
+    assert cell["outputs"][0]["text"] == "one\n"
+
+
+async def test_a_page_that_never_comes_back_is_not_waited_for_once_there_is_another(desk):
+    page = desk.open("A")
+    desk.run("A")
+    desk.print("one\n")
+    desk.close(page, is_closed=False)
+    page = desk.open("B")
+    await desk.told("B")
+    desk.close(page)
+    await desk.eventually("one\n")
 
 
 async def test_what_is_printed_after_the_page_has_closed_is_in_the_file(desk):
@@ -270,3 +348,42 @@ async def test_what_could_not_be_written_is_tried_again(desk):
     desk.close(page)
     await desk.eventually("one\n")
     assert failed == [""]
+
+
+async def test_a_page_whose_loss_is_noticed_beside_another_is_not_waited_for(desk):
+    lost = desk.open("A")
+    page = desk.open("B")
+    await desk.told("B")
+    desk.close(lost, is_closed=False)
+    desk.run("B")
+    desk.print("one\n")
+    desk.close(page)
+    await desk.eventually("one\n")
+
+
+async def test_a_notebook_that_was_deleted_is_done_with_and_others_are_written(desk, caplog):
+    desk.notebooks = {desk.folder.GONE, "n.ipynb"}
+    page = desk.open("A")
+    desk.run("A")
+    desk.print("one\n")
+    desk.end("b")
+    desk.close(page)
+    await desk.eventually("one\n")
+    await settle(desk)
+    assert desk.folder.saves == 1
+    assert not caplog.messages
+
+
+async def test_a_notebook_that_cannot_be_written_keeps_no_other_from_it(desk, caplog):
+    desk.notebooks = {desk.folder.BROKEN, "n.ipynb"}
+    page = desk.open("A")
+    desk.run("A")
+    desk.print("one\n")
+    desk.close(page)
+    await desk.eventually("one\n")
+    assert desk.folder.BROKEN in caplog.text
+    # It is tried again.
+    desk.notebooks = {"n.ipynb"}
+    desk.end()
+    await settle(desk)
+    assert (await desk.told("B"))["cells"] == []

@@ -152,6 +152,18 @@ def test_the_size_is_that_of_what_is_there():
     assert kept.size_bytes == 0
 
 
+def test_what_a_page_has_seen_makes_room():
+    followed = Executions(most_bytes=1500)
+    content = {"data": {"image/png": "x"}, "metadata": {}}
+    for request in ("seen", "not seen", "runs"):
+        followed.request(request, "page", request, "plot()")
+    for request in ("seen", "not seen"):
+        followed.take(request, "display_data", content, 400)
+    next(iter(followed)).is_seen = True
+    followed.take("runs", "display_data", content, 400)
+    assert {e.id: e.outputs.is_cut for e in followed} == {"not seen": False, "runs": False}
+
+
 # -- what runs in one kernel --------------------------------------------------------------------
 
 

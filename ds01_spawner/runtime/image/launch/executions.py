@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .outputs import Outputs
+from .outputs import ITEM_BYTES, Outputs
 
 #: All that is kept for one kernel.
 MOST_BYTES = 32 << 20
@@ -30,6 +30,8 @@ class Execution:
         The number in its brackets; None until it runs.
     is_adopted
         Whether another page has begun to follow it.
+    is_seen
+        Whether it has ended while its page seemed to be there.
     version
         Greater than any other's where it has changed last.
     """
@@ -42,6 +44,7 @@ class Execution:
     count: int | None = None
     is_done: bool = False
     is_adopted: bool = False
+    is_seen: bool = False
     version: int = 0
 
 
@@ -49,7 +52,7 @@ class Executions:
     """Follows what runs in one kernel.
 
     - It knows one run of a cell, the last.
-    - All of it takes `most_bytes` at most, about.
+    - All of it takes `most_bytes` at most, about; what has been seen goes first.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
@@ -74,13 +77,19 @@ class Executions:
 
     def take(self, id: str | None, kind: str, content: dict[str, Any], size_bytes: int) -> bool:
         """Take what the kernel says, and return whether anything has changed."""
-        room = self._most_bytes - sum(execution.outputs.size_bytes for execution in self)
+        room = self._room_bytes()
+        if size_bytes + ITEM_BYTES > room:
+            for earlier in self:
+                self.forget_seen(earlier.id)
+            room = self._room_bytes()
         if kind == "update_display_data":
             updated = [e for e in self if e.outputs.update(content, size_bytes, room)]
             for execution in updated:
                 self._changed(execution)
             return bool(updated)
-        execution = self._all[str(id)]
+        if id not in self._all:
+            return False
+        execution = self._all[id]
         if kind == "execute_input":
             execution.count = content.get("execution_count")
         elif kind == "status":
@@ -104,6 +113,14 @@ class Executions:
     def forget(self, id: str) -> None:
         """Leave a run to others from now on."""
         self._all.pop(id, None)
+
+    def forget_seen(self, id: str) -> None:
+        """Leave a run to its page, if that has seen the end."""
+        if id in self._all and self._all[id].is_seen:
+            self.forget(id)
+
+    def _room_bytes(self) -> int:
+        return self._most_bytes - sum(e.outputs.size_bytes for e in self._all.values())
 
     def _changed(self, execution: Execution) -> None:
         self.version += 1

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tornado.web import HTTPError
+
 from . import notebook_file
 from .executions import Execution, Executions
 
@@ -16,6 +18,8 @@ AFTER_CLOSING_S = 3.0
 #: What is printed for hours reaches the file so often.
 WRITE_EVERY_S = 30.0
 AFTER_THE_END_S = 1.0
+#: A lost connection is noticed by then: the server waits for three of its pings, 90 seconds.
+NOTICED_S = 180.0
 #: Writing may take such a part of the server's time, with large notebooks.
 _BUSY_SHARE = 0.05
 
@@ -49,12 +53,14 @@ class _Kernel:
 class Keeper:
     """Follows every cell that a page runs, and writes what it shows where no page does.
 
-    - As long as the page is there, or may come back by itself, its cells are its own.
+    - As long as the page is there, or may come back by itself, its cells are its own. One that ends
+      is remembered until it is clear that the page was still connected.
     - When all pages of a kernel have closed, what its cells show is put into the notebook: what
       there is after three seconds, then every half a minute, and at their end.
     - A page that opens the notebook again follows what still runs (`answer`), and has it alone
       again when it has taken the end (`taken`). So does a page that was away, as what was on its
-      way when the network failed is lost. While a page is open, the file is never written.
+      way when the network failed is lost. While a page is open, the file is never written; once
+      another one has opened the notebook, those that are away are not waited for.
     - A server that stops writes what pages that are away have not seen.
 
     Parameters
@@ -111,8 +117,15 @@ class Keeper:
         if kernel is None or page not in kernel.pages:
             return
         session = kernel.pages.pop(page)
-        if not is_closed and session not in kernel.pages.values():
-            kernel.away.add(session)
+        if session not in kernel.pages.values():
+            if not is_closed and not kernel.pages:
+                kernel.away.add(session)
+            for execution in kernel.executions:
+                if execution.session == session and is_closed:
+                    kernel.executions.forget_seen(execution.id)
+                elif execution.session == session:
+                    # The connection may have been lost before the end.
+                    execution.is_seen = False
         self._write_in(AFTER_CLOSING_S, id, kernel)
 
     def requested(self, id: str, request: str, session: str, cell: str, source: str) -> None:
@@ -154,14 +167,17 @@ class Keeper:
             return {"version": 0, "cells": [], "others": False, "written": None}
         # Nothing is written to a file that a page just reads.
         async with kernel.lock:
+            # This page has read the file, and saves it from now on.
+            kernel.away &= {session}
             others = set(kernel.pages.values()) - {session}
             cells, is_followed = [], False
             for execution in kernel.executions:
                 if execution.session in others and not execution.is_adopted:
-                    is_followed = True
+                    is_followed = is_followed or not execution.is_seen
                 elif execution.session != session or own or execution.is_adopted:
-                    execution.is_adopted = True
-                    cells.append(_told(execution, execution.version > since))
+                    has_changed = execution.version > since or not execution.is_adopted
+                    cells.append(_told(execution, has_changed))
+                    execution.is_adopted, execution.is_seen = True, False
             return {
                 "version": kernel.executions.version,
                 "cells": cells,
@@ -211,11 +227,13 @@ class Keeper:
 
     @staticmethod
     def _leave_to_pages(kernel: _Kernel) -> None:
-        """Forget the runs that have ended under the eyes of the page that asked for them."""
-        present = set(kernel.pages.values())
+        """Forget soon what has ended under the eyes of the page that asked for it."""
+        loop, present = asyncio.get_running_loop(), set(kernel.pages.values())
         for execution in kernel.executions:
-            if execution.is_done and execution.session in present and not execution.is_adopted:
-                kernel.executions.forget(execution.id)
+            is_left = execution.session in present and not execution.is_adopted
+            if execution.is_done and is_left and not execution.is_seen:
+                execution.is_seen = True
+                loop.call_later(NOTICED_S, kernel.executions.forget_seen, execution.id)
 
     def _write_in(self, seconds: float, id: str, kernel: _Kernel) -> None:
         """Write soon, or sooner than it was going to be."""
@@ -260,18 +278,24 @@ class Keeper:
             return
         if is_alive:
             await self._look_up_paths(id, kernel)
+        has_failed = False
         for path in sorted(kernel.paths):
             try:
                 time = await notebook_file.save(
                     self._contents, path, due, lambda: bool(kernel.pages)
                 )
             except Exception as error:  # noqa: BLE001 - whatever a contents manager raises
-                self._log.warning("What cells showed was not written to %s: %s", path, error)
-                return
+                # A notebook that was deleted needs nothing more.
+                if not (isinstance(error, HTTPError) and error.status_code == 404):
+                    self._log.warning("What cells showed was not written to %s: %s", path, error)
+                    has_failed = True
+                continue
             if kernel.pages:
                 return
             if time is not None:
                 kernel.written[path] = time
+        if has_failed:
+            return
         kernel.written_version = version
         for execution in due:
             if execution.is_done and execution.version <= version:

@@ -12,7 +12,7 @@ _BEGINNING = MOST_TEXT // 4
 #: Of one cell; nobody scrolls through more.
 MOST_ITEMS = 5_000
 #: What an item takes beside its content, about.
-_ITEM_BYTES = 300
+ITEM_BYTES = 300
 
 TOO_MUCH = "Some of this cell's output was too much to keep while its page was closed.\n"
 
@@ -214,13 +214,13 @@ class Outputs:
         self.size_bytes += len(last)
 
     def _fits(self, size_bytes: int, room_bytes: int) -> bool:
-        fits = len(self._items) < MOST_ITEMS and size_bytes + _ITEM_BYTES <= room_bytes
+        fits = len(self._items) < MOST_ITEMS and size_bytes + ITEM_BYTES <= room_bytes
         self.is_cut = self.is_cut or not fits
         return fits
 
     def _append(self, item: Text | _Shown, size_bytes: int) -> None:
         self._items.append(item)
-        self.size_bytes += size_bytes + _ITEM_BYTES
+        self.size_bytes += size_bytes + ITEM_BYTES
 
     def _clear(self) -> bool:
         self._clears_next = self.is_cut = False
