@@ -152,7 +152,7 @@ async def test_the_admins_page_lists_ends_and_protects(portal):
 
     done = await portal.ask("root", "POST", "protect", urlencode({**which, "days": 7}))
     assert (done.code, [kept.kind for kept in records.kept(NOW)]) == (303, [PROTECTED])
-    for days in ("0", "366", "-1", "x", "", "1.5", "9" * 5000):
+    for days in ("0", "366", "-1", "x", "", "1.5", "9" * 5000, "00011000", "0001" + "9" * 9):
         bad = await portal.ask("root", "POST", "protect", urlencode({**which, "days": days}))
         assert bad.code == 400
         assert "1 to 365 days" in bad.body.decode()
