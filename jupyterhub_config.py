@@ -98,7 +98,7 @@ c.DS01Spawner.server_token_scopes = [
 # So that a token can be made that only looks.
 c.JupyterHub.custom_scopes = {
     "custom:ds01:images": {
-        "description": "Make, change and delete one's own images.",
+        "description": "Make, change and delete one's own images, and keep one's servers.",
         "subscopes": ["custom:ds01:images:read"],
     },
     "custom:ds01:images:read": {"description": "Look at the images that one may use."},

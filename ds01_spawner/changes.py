@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
+from weakref import WeakValueDictionary
 
 import docker.errors
 
@@ -21,6 +23,12 @@ _AT_ONCE = 1 << 16
 _MOST, _MOST_BYTES = 10_000, 512 << 10
 #: Kinds of changes. Source: Docker's API, "Get changes on a container's filesystem".
 _MODIFIED, _ADDED = 0, 1
+
+#: An answer may take long: short calls must not wait for these threads.
+_threads = ThreadPoolExecutor(2, thread_name_prefix="changes")
+_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+#: By container: those whose turn has not come.
+_waiting: dict[str, asyncio.Task[Changes]] = {}
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,40 @@ class Changes:
     added: tuple[str, ...] = ()
     modified: tuple[str, ...] = ()
     is_complete: bool = True
+
+
+async def changes_of(client: Any, container: Mapping[str, Any]) -> Changes:
+    """Ask the engine what has changed in a container.
+
+    - Of a user's containers it looks at one at a time.
+    - Whoever asks gets what it sees from then on; those who wait for the same share an answer.
+    - A cancel lets nobody else of the user's in before the engine is done.
+
+    Parameters
+    ----------
+    client
+        The engine's low-level client.
+    container
+        Its inspection.
+
+    Raises
+    ------
+    requests.exceptions.RequestException, docker.errors.DockerException
+        If the engine does not say.
+    """
+    task = _waiting.get(container["Id"])
+    if task is None or task.done():
+        task = asyncio.create_task(_in_turn(client, container))
+        _waiting[container["Id"]] = task
+    return await asyncio.shield(task)
+
+
+async def _in_turn(client: Any, container: Mapping[str, Any]) -> Changes:
+    user, id_ = container["Config"]["Labels"]["ds01.user"], container["Id"]
+    async with _turns.setdefault(user, asyncio.Lock()):
+        del _waiting[id_]
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_threads, read_changes, client, id_)
 
 
 def read_changes(client: Any, container_id: str) -> Changes:
@@ -100,8 +142,11 @@ def changes_in(chunks: Iterable[bytes | None]) -> Changes:
 
 
 def _above(path: str) -> Iterator[str]:
-    """Yield the directories above a path."""
-    return map(str, PurePosixPath(path).parents)
+    """Yield the directories above a path, the topmost first; a path may have thousands."""
+    end = path.find("/", 1)
+    while end > 0:
+        yield path[:end]
+        end = path.find("/", end + 1)
 
 
 def _until(chunks: Iterable[bytes], deadline: float) -> Iterator[bytes | None]:

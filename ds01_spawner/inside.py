@@ -46,6 +46,7 @@ async def ask(
     *,
     about: str,
     patience_s: float | None = None,
+    turn_of: str | None = None,
 ) -> Answer:
     """Return what a command of the runtime says in a server.
 
@@ -65,16 +66,19 @@ async def ask(
         What is asked, to follow "The server does not say".
     patience_s
         Seconds for the answer; `PATIENCE_S` if None.
+    turn_of
+        What is asked one question at a time; the server's user if None.
 
     Raises
     ------
     Refused
-        503 if it gives no usable answer, as what runs in there is its owner's; 429 if another one
-        of the same user's is being asked.
+        503 if it gives no usable answer, as what runs in there is its owner's; 429 if its turn does
+        not come, as another question has no answer yet.
     Exception
         Whatever the engine raises when it gives no answer.
     """
-    turn = _turns.setdefault(container["Config"]["Labels"]["ds01.user"], asyncio.Lock())
+    turn_of = turn_of or container["Config"]["Labels"]["ds01.user"]
+    turn = _turns.setdefault(turn_of, asyncio.Lock())
     try:
         await asyncio.wait_for(turn.acquire(), _PATIENCE_FOR_A_TURN_S)
     except asyncio.TimeoutError:

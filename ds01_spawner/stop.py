@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from . import engine
-from .changes import read_changes
+from .changes import changes_of
 from .errors import Refused
 from .lifecycle import words
 from .lifecycle.events import RESCUED, Event
@@ -86,7 +86,7 @@ class Stop:
     async def _keep_files(self, running: dict[str, Any], most_bytes: int) -> str:
         """Keep files that would go with the server; return what its owner is told of them."""
         spawner = self._spawner
-        changed = partial(spawner.in_thread, read_changes, spawner.client)
+        changed = partial(changes_of, spawner.client)
         try:
             rescued = await keep_files(spawner.docker, changed, running, most_bytes, utc_now())
         except (Refused, OSError, *engine.UNREACHABLE) as error:

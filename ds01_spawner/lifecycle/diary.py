@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..endings import FILES_ARE_SAFE, Cause, Ending, docker_time
 from ..gpus.devices import Device
-from .events import ENDED, NONE_FREE, OUT_OF_MEMORY, START_FAILED, STARTED, STOPPED, Event
+from .events import ENDED, NONE_FREE, ONCE_IN, OUT_OF_MEMORY, START_FAILED, STARTED, STOPPED, Event
 
 if TYPE_CHECKING:
     from ..options import SpawnOptions
     from ..settings import DS01Settings
 
 _LOG = logging.getLogger(__name__)
-
-#: Whoever tries a start again and again fills no disk with it.
-_ONE_FAILURE_IN = timedelta(seconds=5)
 
 _KINDS = {
     Cause.STOPPED: STOPPED,
@@ -77,7 +73,7 @@ def ended(ending: Ending, by: str, inspected: Mapping[str, Any] | None = None) -
 
 def write(settings: DS01Settings, event: Event) -> None:
     """Keep an event; blocks, and what cannot be kept is for the log alone."""
-    once_in = _ONE_FAILURE_IN if event.kind in (START_FAILED, NONE_FREE) else None
+    once_in = ONCE_IN if event.kind in (START_FAILED, NONE_FREE) else None
     try:
         settings.life_records.tell(event, once_in)
     except SQLAlchemyError:

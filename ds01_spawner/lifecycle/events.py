@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, String, delete, func, select
+from sqlalchemy import ColumnElement, Select, String, delete, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from ..policy.units import utc_now
@@ -17,8 +17,11 @@ from ..store import aware, naive, open_database
 
 #: Events older than this are forgotten.
 EVENTS_LAST = timedelta(days=90)
-#: Of one user, the newest are kept.
-_MOST_EVENTS = 5_000
+#: Of one user and kind, the newest are kept; there are some more until they are counted.
+_MOST_EVENTS = 1_000
+_COUNTED_EVERY = 100
+#: What somebody does again and again is told once in this time.
+ONCE_IN = timedelta(seconds=5)
 
 # The kinds of events; docs/lifecycle.md says when each happens.
 STARTED, START_FAILED = "started", "start-failed"
@@ -91,7 +94,7 @@ class EventRecords:
         Parameters
         ----------
         once_in
-            Not if the same has happened to the same server in this time before.
+            Not if the same person did the same to this user's servers in this time before.
         """
         row = _EventRow(
             at=naive(event.at or utc_now()),
@@ -104,8 +107,8 @@ class EventRecords:
         )
         same = select(_EventRow.id).where(
             _EventRow.username == event.user,
-            _EventRow.project == event.project,
             _EventRow.kind == event.kind,
+            _EventRow.actor == event.by,
         )
         with self._session.begin() as session:
             if once_in is not None:
@@ -113,6 +116,10 @@ class EventRecords:
                 if session.scalars(same).first() is not None:
                     return
             session.add(row)
+            session.flush()
+            if row.id % _COUNTED_EVERY == 0:
+                beyond = _beyond(_EventRow.username == event.user, _EventRow.kind == event.kind)
+                session.execute(delete(_EventRow).where(_EventRow.id.in_(beyond)))
 
     def events(
         self,
@@ -169,16 +176,16 @@ class EventRecords:
         """Forget events that nobody asks for any more."""
         with self._session.begin() as session:
             session.execute(delete(_EventRow).where(_EventRow.at < naive(now - EVENTS_LAST)))
-            session.execute(delete(_EventRow).where(_EventRow.id.in_(_beyond(_MOST_EVENTS))))
+            session.execute(delete(_EventRow).where(_EventRow.id.in_(_beyond())))
 
 
-def _beyond(most: int) -> Select[tuple[int]]:
-    """Return the ids of the events that each user has beyond their newest."""
+def _beyond(*among: ColumnElement[bool]) -> Select[tuple[int]]:
+    """Return the ids of the events that each user has beyond the newest of a kind."""
     newest_first = func.row_number().over(
-        partition_by=_EventRow.username, order_by=_EventRow.id.desc()
+        partition_by=(_EventRow.username, _EventRow.kind), order_by=_EventRow.id.desc()
     )
-    numbered = select(_EventRow.id, newest_first.label("number")).subquery()
-    return select(numbered.c.id).where(numbered.c.number > most)
+    numbered = select(_EventRow.id, newest_first.label("number")).where(*among).subquery()
+    return select(numbered.c.id).where(numbered.c.number > _MOST_EVENTS)
 
 
 def _event(row: _EventRow) -> Event:

@@ -115,9 +115,8 @@ class Keeping:
             raise Refused(_why_not_kept(life, lifecycle), reason="keep", status_code=409)
         until = min(now + time, most)
         self._records.keep(Kept(found["Id"], user, project, ASKED, until, user))
-        self._records.tell(
-            Event(events.KEPT, user, project, user, f"Kept until {until:%d %B, %H:%M} UTC.")
-        )
+        why = f"Kept until {until:%d %B, %H:%M} UTC."
+        self._records.tell(Event(events.KEPT, user, project, user, why), events.ONCE_IN)
         return self._life(found, project, lifecycle, now)
 
     async def protect(
@@ -149,7 +148,8 @@ class Keeping:
             raise Refused("Nobody keeps this server.", reason="keep", status_code=404)
         done = "kept" if kind == ASKED else "protected"
         why = f"It is {done} no longer."
-        self._records.tell(Event(events.KEEP_ENDED, user, project, by, why))
+        once_in = events.ONCE_IN if by == user else None
+        self._records.tell(Event(events.KEEP_ENDED, user, project, by, why), once_in)
 
     def all_kept(self, container_ids: Collection[str], now: datetime) -> list[Kept]:
         """Return which of these servers are kept, also by DS01's file, in the order of users."""

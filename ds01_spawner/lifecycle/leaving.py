@@ -29,8 +29,8 @@ _LONGEST_NAME = 300
 _COMMAND = "ds01_launch.leaving"
 _ABOUT = "which files would go with it"
 
-#: Gives what has changed in a container, by its id.
-Changed = Callable[[str], Awaitable[Changes]]
+#: Gives what has changed in a container, by its inspection.
+Changed = Callable[[Mapping[str, Any]], Awaitable[Changes]]
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ async def find_files(docker_call: Docker, changed: Changed, container: Mapping[s
     Refused
         As `inside.ask`.
     """
-    arguments = _arguments(await changed(container["Id"]), container)
+    arguments = _arguments(await changed(container), container)
     if not arguments:
         return Files()
     command = [_COMMAND, "list", *arguments]
@@ -234,10 +234,16 @@ async def _keep_files(
     most_bytes: int,
     place: str,
 ) -> Rescued:
-    arguments = _arguments(await changed(container["Id"]), container)
+    arguments = _arguments(await changed(container), container)
     command = [_COMMAND, "keep", place, str(most_bytes), str(_COPY_S), *arguments]
     read = partial(_read_rescued, f"rescued/{place}")
-    return await inside.ask(docker_call, container, command, read, about=_ABOUT, patience_s=_KEEP_S)
+    return await inside.ask(
+        *(docker_call, container, command, read),
+        about=_ABOUT,
+        patience_s=_KEEP_S,
+        # Several of a user's servers may be stopped at once, and then none of them can wait.
+        turn_of=container["Id"],
+    )
 
 
 def _arguments(changes: Changes, container: Mapping[str, Any]) -> list[str]:

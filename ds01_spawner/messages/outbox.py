@@ -22,8 +22,8 @@ _LOG = logging.getLogger(__name__)
 #: So many wait for a channel; with more, something is wrong, and they are not kept.
 MOST_WAITING = 1000
 #: After a failure it is tried again after these times. Mail servers that put off whom they do not
-#: know take the same message after some minutes.
-AGAIN_AFTER = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15))
+#: know take the same message after some minutes, and one that is put in order is back in an hour.
+AGAIN_AFTER = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 60))
 #: Nobody wants to be told of what happened before, as after a long stop of the service.
 _TOO_OLD = timedelta(hours=24)
 _PAUSE = timedelta(minutes=1)
@@ -34,6 +34,8 @@ class Outbox:
 
     - Whoever puts in a message never waits, and nothing that fails here fails there.
     - What fails is tried again a few times; then there is a line in the log, and an event.
+    - What fails as all would puts off the others, and is no try of theirs: each gets its own, and
+      none that fails alone costs another one.
     - A warning that does not hold any more, or whose stop has come, is not sent.
 
     Parameters
@@ -112,8 +114,10 @@ class Outbox:
                 await to_its_end(sending)
                 raise
             if error is not None and error.for_all:
+                # The next round begins with another one, as this may have failed alone after all.
                 for other in waiting[number + 1 :]:
-                    self._failed(channel, other, error)
+                    if not self._put_off(channel, other, other.tries, AGAIN_AFTER[0]):
+                        self._give_up(channel, other, error)
                 return
 
     async def _send(self, channel: Channel, waiting: Waiting) -> NotSent | None:
@@ -139,20 +143,31 @@ class Outbox:
             return now - message.at > _TOO_OLD
         if now >= message.stop_at:
             return True
-        if not waiting.tries:
+        if waiting.is_new:
             # Its look may not be over, after which it is known that the owner was warned.
             return False
         told = told_to_owner(self._lives, message.user, {}).get(message.project)
         return told is None or not told.notice
 
     def _failed(self, channel: Channel, waiting: Waiting, error: NotSent) -> None:
-        message, tries = waiting.message, waiting.tries + 1
-        if not error.for_good and tries <= len(AGAIN_AFTER):
-            again = self._clock() + AGAIN_AFTER[tries - 1]
-            if message.stop_at is None or again < message.stop_at:
+        tries = waiting.tries
+        if not error.for_good and tries < len(AGAIN_AFTER):
+            if self._put_off(channel, waiting, tries + 1, AGAIN_AFTER[tries]):
+                again = self._clock() + AGAIN_AFTER[tries]
                 _LOG.warning("%s It is tried again at %s UTC", error, f"{again:%H:%M}")
-                self._records.tried(message.key, channel.name, tries, again)
                 return
+        self._give_up(channel, waiting, error)
+
+    def _put_off(self, channel: Channel, waiting: Waiting, tries: int, time: timedelta) -> bool:
+        """Keep when a message is tried again; tell whether that is before its stop."""
+        message, again = waiting.message, self._clock() + time
+        if message.stop_at is not None and again >= message.stop_at:
+            return False
+        self._records.tried(message.key, channel.name, tries, again)
+        return True
+
+    def _give_up(self, channel: Channel, waiting: Waiting, error: NotSent) -> None:
+        message = waiting.message
         _LOG.error("%s It is not tried again: %s", error, message.key)
         self._records.done(message.key, channel.name)
         user, project, why = channel.missed(message)

@@ -19,10 +19,19 @@ _KNOWN = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Waiting:
-    """A message that has to be sent, and how often that was tried."""
+    """A message that has to be sent.
+
+    Attributes
+    ----------
+    tries
+        How often that was tried.
+    is_new
+        Whether it was neither tried nor put off yet.
+    """
 
     message: Message
     tries: int
+    is_new: bool
 
 
 class _Base(DeclarativeBase):
@@ -110,11 +119,11 @@ class MessageRecords:
             return True
 
     def due(self, channel: str, now: datetime) -> list[Waiting]:
-        """Return what is to be sent now, oldest first."""
+        """Return what is to be sent now: what was tried least first, and of that the oldest."""
         asked = (
             select(_MessageRow)
             .where(_MessageRow.channel == channel, _MessageRow.next_try <= naive(now))
-            .order_by(_MessageRow.at)
+            .order_by(_MessageRow.tries, _MessageRow.at)
         )
         with self._session() as session:
             return [_waiting(row) for row in session.scalars(asked)]
@@ -155,4 +164,4 @@ def _waiting(row: _MessageRow) -> Waiting:
         reason=row.reason,
         stop_at=aware(row.stop_at),
     )
-    return Waiting(message, row.tries)
+    return Waiting(message, row.tries, is_new=row.next_try == row.at)

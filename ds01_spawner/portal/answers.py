@@ -21,7 +21,7 @@ from ..errors import Refused
 from ..images.recipe import explain
 from ..policy import format_bytes
 from .look import Look
-from .operations import operation_of
+from .operations import WRITE, operation_of
 from .people import HubSilent, People, Person, is_admin
 from .site import Site
 from .standing import few_digits
@@ -209,6 +209,12 @@ class Page(Known):
     def refuse_unknown(self) -> None:
         """Send the browser to the Hub's log-in."""
         self.redirect(self.get_login_url())
+
+    async def prepare(self) -> None:
+        """Ask the Hub who this is: a token may be sent in place of a browser's cookie."""
+        await super().prepare()
+        if not self._finished and self.request.method == "POST":
+            self.check_scope(WRITE)
 
     def write_page(self, template: str, **values: Any) -> None:
         """Answer with a page."""

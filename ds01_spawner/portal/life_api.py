@@ -15,7 +15,7 @@ from ..lifecycle.records import PROTECTED
 from ..policy import Lifecycle
 from .answers import Api
 from .image_models import Nothing
-from .operations import READ, operation
+from .operations import READ, WRITE, operation
 from .people import Person
 
 Found = TypeVar("Found")
@@ -129,7 +129,7 @@ class OneLife(LifeApi):
 class OneKeep(LifeApi):
     """``api/servers/<project>/keep``."""
 
-    @operation("Keep an idle server of yours", body=Keep, answer=Life)
+    @operation("Keep an idle server of yours", scope=WRITE, body=Keep, answer=Life)
     async def post(self, project: str) -> None:
         """Keep it, for as long as the policy allows."""
         time = timedelta(hours=self.sent(Keep).hours)
@@ -140,7 +140,7 @@ class OneKeep(LifeApi):
             Life,
         )
 
-    @operation("Keep a server of yours no longer", status=204)
+    @operation("Keep a server of yours no longer", scope=WRITE, status=204)
     async def delete(self, project: str) -> None:
         """End it."""
         person = await self.answered(self.person())
@@ -162,7 +162,7 @@ class KeptApi(LifeApi):
 class SomebodysKeep(LifeApi):
     """``api/users/<name>/servers/<project>/keep``."""
 
-    @operation("Let an admin end that somebody's server is kept", status=204)
+    @operation("Let an admin end that somebody's server is kept", scope=WRITE, status=204)
     async def delete(self, name: str, project: str) -> None:
         """End it."""
         self.admins_only()
@@ -173,7 +173,7 @@ class SomebodysKeep(LifeApi):
 class Protection(LifeApi):
     """``api/users/<name>/servers/<project>/protection``."""
 
-    @operation("Let an admin protect a server from all limits", body=Keep, status=204)
+    @operation("Let an admin protect a server from all limits", scope=WRITE, body=Keep, status=204)
     async def post(self, name: str, project: str) -> None:
         """Protect it."""
         self.admins_only()
@@ -182,7 +182,7 @@ class Protection(LifeApi):
         await self.answered(self.keeping.protect(name, project, time, by, now))
         self.set_status(204)
 
-    @operation("Let an admin protect a server no longer", status=204)
+    @operation("Let an admin protect a server no longer", scope=WRITE, status=204)
     async def delete(self, name: str, project: str) -> None:
         """End it."""
         self.admins_only()
@@ -207,7 +207,7 @@ class OneLeaving(LifeApi):
 class OneRescue(LifeApi):
     """``api/servers/<project>/rescue``."""
 
-    @operation("Keep files of a server of yours in its workspace", answer=KeptFiles)
+    @operation("Keep files of a server of yours in its workspace", scope=WRITE, answer=KeptFiles)
     async def post(self, project: str) -> None:
         """Keep them, up to the policy's size."""
         self.sent(Nothing)

@@ -56,7 +56,8 @@ class Protect(Page):
         self.admins_only()
         whose = self.get_body_argument("user"), self.get_body_argument("project")
         days = self.get_body_argument("days")
-        if not (days.isascii() and days.isdigit() and 1 <= int(days[:4]) <= _MOST_DAYS):
+        is_number = days.isascii() and days.isdigit() and len(days) <= 3
+        if not (is_number and 1 <= int(days) <= _MOST_DAYS):
             raise web.HTTPError(400, f"Protect it for 1 to {_MOST_DAYS} days.")
         time, now = timedelta(days=int(days)), datetime.now(timezone.utc)
         await self.answered(self.look.keeping.protect(*whose, time, self.model["name"], now))

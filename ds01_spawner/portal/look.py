@@ -17,7 +17,7 @@ from .. import engine, shared_folders
 from ..cgroups.limits import SliceError
 from ..cgroups.slices import Slices, choose_slices, slice_name
 from ..cgroups.usage import Usage, container_usage
-from ..changes import read_changes
+from ..changes import changes_of
 from ..gpus.snapshot import is_of_a_hub, listed_name
 from ..lifecycle.keeping import Keeping
 from ..lifecycle.leaving import Leavings
@@ -107,8 +107,7 @@ class Look:
         client = docker.APIClient(version="auto", **kwargs_from_env(), timeout=_ENGINE_TIMEOUT_S)
         self._docker = engine.Caller(client, ThreadPoolExecutor(8, thread_name_prefix="engine"))
         self.keeping = Keeping(self._docker, settings.hub_id, settings.life_records)
-        changed = partial(self._docker.in_thread, read_changes, client)
-        self.leavings = Leavings(self._docker, settings.hub_id, changed)
+        self.leavings = Leavings(self._docker, settings.hub_id, partial(changes_of, client))
         self.wishes = Wishes(settings)
         self._rates = Rates()
         self._slices: Slices | None = None

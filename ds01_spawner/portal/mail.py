@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, StrictBool
 
 from .answers import Api, Page
-from .operations import operation
+from .operations import WRITE, operation
 from .wishes import Wish
 
 
@@ -47,7 +47,7 @@ class OwnMail(Api):
         person = await self.answered(self.person())
         self.answer(Mail.of(await self.look.wishes.of(person.name)))
 
-    @operation("Switch that e-mail on or off", body=Wanted, answer=Mail)
+    @operation("Switch that e-mail on or off", scope=WRITE, body=Wanted, answer=Mail)
     async def put(self) -> None:
         """Switch it, and answer how it is."""
         wanted = self.sent(Wanted).wanted

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import queue
 import threading
+import time
 import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,7 +16,7 @@ import pytest
 import requests
 
 from ds01_spawner import changes
-from ds01_spawner.changes import Changes, changes_in, read_changes
+from ds01_spawner.changes import Changes, changes_in, changes_of, read_changes
 
 MODIFIED, ADDED, DELETED = 0, 1, 2
 
@@ -85,6 +88,75 @@ def test_a_large_installation_is_one_change_and_hides_nothing_after_it():
     below = [(ADDED, f"/opt/temporary/lib/{number}") for number in range(20_000)]
     found = changes_in([answer((ADDED, "/opt/temporary"), *below, (ADDED, "/tmp/mine"))])
     assert found == Changes(("/opt/temporary", "/tmp/mine"))
+
+
+def test_a_path_with_thousands_of_directories_takes_little_time():
+    deep = [(ADDED, f"/tmp/{'d/' * 1900}{number}") for number in range(2_000)]
+    said = answer((ADDED, "/tmp/d"), *deep)
+    began = time.process_time()
+    assert changes_in([said]) == Changes(("/tmp/d",))
+    assert time.process_time() - began < 1
+
+
+# -- one at a time ---------------------------------------------------------------------------------
+
+
+class Reads:
+    """Reads that last until a test lets them end."""
+
+    def __init__(self, monkeypatch):
+        self.begun = queue.Queue()
+        self.go_on = {id_: threading.Semaphore(0) for id_ in ("a1", "a2", "b1")}
+        monkeypatch.setattr(changes, "read_changes", self.read)
+
+    def read(self, _client, container_id):
+        self.begun.put(container_id)
+        assert self.go_on[container_id].acquire(timeout=20)
+        return Changes((container_id,))
+
+    def ask(self, user, container_id):
+        labels = {"ds01.user": user}
+        container = {"Id": container_id, "Config": {"Labels": labels}}
+        return asyncio.ensure_future(changes_of(None, container))
+
+    async def next(self):
+        return await asyncio.to_thread(self.begun.get, timeout=10)
+
+
+async def test_whoever_asks_again_and_again_has_one_thread_and_one_turn_more(monkeypatch):
+    reads = Reads(monkeypatch)
+    first = reads.ask("ada", "a1")
+    assert await reads.next() == "a1"
+    again, other = [reads.ask("ada", "a1") for _ in range(8)], reads.ask("ada", "a2")
+    # Whoever gave up has not let another one in.
+    first.cancel()
+    bob = reads.ask("bob", "b1")
+    assert await reads.next() == "b1"
+
+    reads.go_on["b1"].release()
+    assert await bob == Changes(("b1",))
+    assert reads.begun.empty()
+    reads.go_on["a1"].release()
+    assert await reads.next() == "a1"
+    assert not any(each.done() for each in again)
+    reads.go_on["a1"].release()
+    assert await asyncio.gather(*again) == [Changes(("a1",))] * 8
+    assert await reads.next() == "a2"
+    reads.go_on["a2"].release()
+    assert await other == Changes(("a2",))
+    assert reads.begun.empty()
+
+
+async def test_an_engine_that_does_not_say_lets_the_next_one_ask(monkeypatch):
+    reads = Reads(monkeypatch)
+    monkeypatch.setattr(changes, "read_changes", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await reads.ask("ada", "a1")
+    monkeypatch.setattr(changes, "read_changes", lambda *_: Changes())
+    assert await reads.ask("ada", "a1") == Changes()
+
+
+# -- of the engine ---------------------------------------------------------------------------------
 
 
 @pytest.fixture

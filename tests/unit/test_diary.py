@@ -100,14 +100,16 @@ def test_whoever_tries_a_start_again_and_again_is_told_of_once_in_a_while(tmp_pa
     settings = SimpleNamespace(life_records=LifeRecords(tmp_path / "db"))
     failed = Event("start-failed", "ada", "vision", "ada", "The disk is full.", at=NOW)
     others = (
-        replace(failed, project="other"),
         replace(failed, user="bob"),
+        replace(failed, by="root"),
         replace(failed, kind=NONE_FREE),
         replace(failed, at=NOW + timedelta(seconds=6)),
     )
-    for event in (failed, failed, *others):
+    for event in (failed, failed, replace(failed, project="other"), *others):
         diary.write(settings, event)
-    assert len(settings.life_records.events()) == 1 + len(others)
+    told = settings.life_records.events()
+    assert len(told) == 1 + len(others)
+    assert {event.project for event in told} == {"vision"}
     stopped = replace(failed, kind="stopped")
     for _ in range(2):
         diary.write(settings, stopped)

@@ -13,15 +13,19 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 
 import docker
 import pytest
 
 from ds01_spawner import engine, inside
+from ds01_spawner.changes import Changes
 from ds01_spawner.errors import Refused
 from ds01_spawner.images.installed import read_installed
+from ds01_spawner.lifecycle.leaving import keep_files
 from ds01_spawner.runtime.image.launch.installed import found
 
+NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
 HEAD = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
 
 
@@ -201,6 +205,29 @@ async def test_a_user_is_asked_once_at_a_time_and_holds_up_nobody_else(stand_in,
     with pytest.raises(Refused):
         await first
     assert await read_installed(call, container()) == []
+
+
+async def test_files_of_a_users_servers_are_kept_beside_each_other(stand_in, call, monkeypatch):
+    monkeypatch.setattr(inside, "_PATIENCE_FOR_A_TURN_S", 0.1)
+    said = {"number": 0, "bytes": 0, "problem": ""}
+    said["missed"] = {"files": [], "number": 0, "bytes": 0, "is_complete": True}
+
+    async def changed(_):
+        return Changes(("/tmp/a",))
+
+    def keep(server):
+        return keep_files(call, changed, {**container(), "Id": server}, 1, NOW)
+
+    stand_in.ends = False
+    first = asyncio.ensure_future(keep("one"))
+    await asyncio.to_thread(stand_in.started.wait, 5)
+    stand_in.chunks, stand_in.ends = [frame(json.dumps(said).encode())], True
+    assert (await keep("two")).number == 0
+    with pytest.raises(Refused) as refused:
+        await keep("one")
+    assert refused.value.status_code == 429
+    assert not first.done()
+    first.cancel()
 
 
 # -- in the server --------------------------------------------------------------------------------

@@ -62,7 +62,20 @@ async def test_a_server_is_kept_as_long_as_was_asked_or_as_it_can_be(keeping, re
     longest = await keeping.keep("alice", "vision", 100 * HOUR, RULES, NOW)
     # A day from when it was last at work.
     assert longest.keep_until == longest.keep_most_until == NOW + 23 * HOUR
-    assert [event.kind for event in records.events("alice")] == ["kept", "kept"]
+    assert [event.kind for event in records.events("alice")] == ["kept"]
+
+
+async def test_whoever_keeps_a_server_again_and_again_is_told_of_once(keeping, records):
+    records.keep_courses([course()])
+    for by in [*["alice"] * 5, "root", "root"]:
+        await keeping.keep("alice", "vision", HOUR, RULES, NOW)
+        await keeping.end("alice", "vision", by)
+    assert [(event.kind, event.by) for event in records.events("alice")] == [
+        ("keep-ended", "root"),
+        ("keep-ended", "root"),
+        ("keep-ended", "alice"),
+        ("kept", "alice"),
+    ]
 
 
 async def test_nobody_keeps_an_idle_server_for_ever(keeping, records):

@@ -315,7 +315,7 @@ class Asked:
         self.answers, self.commands = answers, []
         self.changes = Changes(("/tmp/a",), ("/srv/b",))
 
-        async def ask(_docker, container, command, read, *, about, patience_s=None):
+        async def ask(_docker, container, command, read, *, about, patience_s=None, turn_of=None):
             self.commands.append(command)
             answer = self.answers[command[0].rpartition(".")[2]]
             if isinstance(answer, Exception):
@@ -330,8 +330,8 @@ class Asked:
         assert method == "inspect_container"
         return CONTAINER
 
-    async def changed(self, container_id):
-        assert container_id == "c1"
+    async def changed(self, container):
+        assert container is CONTAINER
         if isinstance(self.changes, Exception):
             raise self.changes
         return self.changes

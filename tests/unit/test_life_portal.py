@@ -27,8 +27,10 @@ from ds01_spawner.portal.people import Person
 
 NOW = datetime.now(timezone.utc)
 HOUR = timedelta(hours=1)
-USER = ["access:services!service=ds01"]
+USER = ["access:services!service=ds01", "custom:ds01:images"]
 ADMIN = [*USER, "list:users"]
+#: Of an admin's token that only looks.
+LOOKS = [USER[0], "custom:ds01:images:read", "list:users"]
 
 
 class HubAuth(HubOAuth):
@@ -36,7 +38,8 @@ class HubAuth(HubOAuth):
 
     async def get_user(self, handler, *, sync=True):
         name = handler.request.headers["Authorization"].partition(" ")[2]
-        scopes = ADMIN if name == "root" else USER
+        scopes = ADMIN if name == "root" else LOOKS if name.startswith("looks-") else USER
+        name = name.removeprefix("looks-")
         return {"name": name, "kind": "user", "scopes": scopes}
 
     def check_xsrf_cookie(self, handler):
@@ -152,7 +155,7 @@ async def test_the_admins_page_lists_ends_and_protects(portal):
 
     done = await portal.ask("root", "POST", "protect", urlencode({**which, "days": 7}))
     assert (done.code, [kept.kind for kept in records.kept(NOW)]) == (303, [PROTECTED])
-    for days in ("0", "366", "-1", "x", "", "1.5", "9" * 5000):
+    for days in ("0", "366", "-1", "x", "", "1.5", "9" * 5000, "00011000", "0001" + "9" * 9):
         bad = await portal.ask("root", "POST", "protect", urlencode({**which, "days": days}))
         assert bad.code == 400
         assert "1 to 365 days" in bad.body.decode()
@@ -231,3 +234,27 @@ async def test_nobody_but_an_admin_sees_or_changes_what_others_keep(portal, meth
         assert answer.code == 403
         assert "vision" not in answer.body.decode()
     assert portal.records.kept(NOW) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "api/servers/vision/keep"),
+        ("DELETE", "api/servers/vision/keep"),
+        ("POST", "api/servers/vision/rescue"),
+        ("PUT", "api/mail"),
+        ("DELETE", "api/users/alice/servers/vision/keep"),
+        ("POST", "api/users/alice/servers/vision/protection"),
+        ("DELETE", "api/users/alice/servers/vision/protection"),
+        ("POST", "servers/vision/keep"),
+        ("POST", "mail"),
+        ("POST", "kept/end"),
+        ("POST", "protect"),
+    ],
+)
+async def test_a_token_that_only_looks_changes_nothing(portal, method, path):
+    body = "{}" if method in ("POST", "PUT") else None
+    answer = await portal.ask("looks-alice", method, path, body)
+    assert answer.code == 403
+    assert "needs the scope custom:ds01:images." in answer.body.decode()
+    assert (await portal.ask("looks-alice", "GET", "api/events")).code == 200

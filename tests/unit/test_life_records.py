@@ -174,9 +174,20 @@ def test_of_each_user_only_so_many_events_are_kept(records, monkeypatch):
     for number in range(5):
         records.tell(event(user="ada", at=NOW, numbers={"n": number}))
     records.tell(event(user="bob", at=NOW))
+    records.tell(event("stopped", user="ada", at=NOW))
     records.forget_old(NOW)
-    assert [each.numbers["n"] for each in records.events("ada")] == [4, 3, 2]
-    assert len(records.events("bob")) == 1
+    assert [each.numbers["n"] for each in records.events("ada", kind="warned")] == [4, 3, 2]
+    assert len(records.events("ada", kind="stopped")) == len(records.events("bob")) == 1
+
+
+def test_a_flood_of_events_is_bounded_as_it_comes_and_takes_no_other_kind(records, monkeypatch):
+    monkeypatch.setattr("ds01_spawner.lifecycle.events._MOST_EVENTS", 3)
+    records.tell(event("stopped", at=NOW))
+    records.tell(event("kept", user="bob", at=NOW))
+    for number in range(98):
+        records.tell(event("kept", at=NOW, numbers={"n": number}))
+    assert [each.numbers["n"] for each in records.events("ada", kind="kept")] == [97, 96, 95]
+    assert len(records.events("ada", kind="stopped")) == len(records.events("bob")) == 1
 
 
 def test_it_is_told_whether_something_has_happened_since(records):

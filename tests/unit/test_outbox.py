@@ -117,7 +117,7 @@ def test_what_was_not_sent_before_a_restart_is_sent_after_it(post):
 def test_a_failure_is_tried_again_some_times_and_then_told(post, caplog):
     post.mail.fails = NotSent("The mail server is away.", for_all=True)
     post.outbox.put(STOPPED)
-    post.deliver(60)
+    post.deliver(90)
     assert post.mail.tries == 1 + len(AGAIN_AFTER)
     assert post.events == [("not-sent", "ada", "thesis", "No mail.", "ds01-culler")]
     assert "It is not tried again" in caplog.text
@@ -136,7 +136,7 @@ def test_what_works_again_in_time_is_sent_and_no_failure(post):
 def test_what_would_fail_again_is_not_tried_again(post):
     post.mail.fails = NotSent("Unknown.", for_good=True)
     post.outbox.put(STOPPED)
-    post.deliver(60)
+    post.deliver(90)
     assert post.mail.tries == 1
     assert len(post.events) == 1
 
@@ -145,7 +145,7 @@ def test_a_bug_in_a_channel_is_a_failure_like_others(post, caplog):
     post.mail.fails = RuntimeError("odd")
     post.outbox.put(STOPPED)
     post.outbox.put(replace(STOPPED, key="c2 stopped"))
-    post.deliver(60)
+    post.deliver(90)
     assert post.mail.tries == 2 * (1 + len(AGAIN_AFTER))
     assert len(post.events) == 2
 
@@ -159,6 +159,60 @@ def test_a_server_that_is_away_is_not_asked_for_each_message(post):
     post.mail.fails = None
     post.deliver(2)
     assert len(post.mail.sent) == 50
+
+
+def test_one_that_fails_as_all_would_costs_no_other_one(post):
+    first = replace(STOPPED, key="c0 stopped", at=NOW - MINUTE)
+    others = [replace(STOPPED, key=f"c{number} stopped") for number in range(1, 6)]
+    send = post.mail.send
+
+    async def falls(message, now):
+        if message.key == first.key:
+            raise NotSent("The webhook answers 500.", for_all=True)
+        return await send(message, now)
+
+    post.mail.send = falls
+    for message in (first, *others):
+        post.outbox.put(message)
+    post.deliver(1)
+    assert post.mail.sent == others
+    post.deliver(90)
+    assert len(post.events) == 1
+
+
+@pytest.mark.parametrize("number", [1, 10])
+def test_a_server_that_is_away_for_an_hour_loses_nothing(post, number):
+    post.mail.fails = NotSent("Away.", for_all=True)
+    for each in range(number):
+        post.outbox.put(replace(STOPPED, key=f"c{each} stopped"))
+    post.deliver(60)
+    # No more than once a minute.
+    assert post.mail.tries <= 61
+    post.mail.fails = None
+    post.deliver(60)
+    assert len(post.mail.sent) == number
+    assert post.events == []
+
+
+def test_a_warning_that_another_one_put_off_is_not_sent_when_it_holds_no_more(post):
+    first = replace(STOPPED, at=NOW - MINUTE)
+    post.mail.fails = NotSent("Away.", for_all=True)
+    post.warn(is_warned=False)
+    post.outbox.put(first)
+    post.outbox.put(WARNED)
+    post.deliver()
+    assert post.mail.tries == 1
+    post.mail.fails = None
+    post.deliver(5)
+    assert (post.mail.sent, post.events) == ([first], [])
+
+
+def test_a_warning_that_cannot_be_put_off_until_after_its_stop_is_told(post):
+    post.mail.fails = NotSent("Away.", for_all=True)
+    post.outbox.put(STOPPED)
+    post.outbox.put(replace(WARNED, stop_at=NOW + MINUTE))
+    post.deliver()
+    assert len(post.events) == 1
 
 
 def test_a_warning_is_not_sent_after_its_stop_or_when_it_holds_no_more(post):

@@ -42,7 +42,7 @@ class Portal:
 
         async def get_user(handler, sync=False):
             name = handler.request.headers["Authorization"].removeprefix("token ")
-            return {"kind": "user", "name": name, "scopes": [ACCESS]}
+            return {"kind": "user", "name": name, "scopes": [ACCESS, "custom:ds01:images"]}
 
         auth.get_user = get_user
         site = SimpleNamespace(
