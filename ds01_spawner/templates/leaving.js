@@ -4,6 +4,7 @@ window.ds01AskBeforeStop = (() => {
   const LOOK_MS = 30000;
   const KEEP_MS = 90000;
   const MOST_NAMED = 10;
+  const JSON_SENT = { "Content-Type": "application/json" };
   const SCOPES = ["access:services!service=ds01", "custom:ds01:images"];
   const part = (name) => document.getElementById(`leaving-${name}`);
 
@@ -21,6 +22,7 @@ window.ds01AskBeforeStop = (() => {
     const tokens = `${base}api/users/${encodeURIComponent(user)}/tokens`;
     const made = await answered(`${tokens}?_xsrf=${xsrf}`, {
       method: "POST",
+      headers: JSON_SENT,
       body: JSON.stringify({ note: "Stop on the home page", expires_in: 900, scopes: SCOPES }),
       signal: AbortSignal.timeout(LOOK_MS),
     });
@@ -28,7 +30,7 @@ window.ds01AskBeforeStop = (() => {
       ask: (what, ms, body) =>
         answered(`${address}api/servers/${encodeURIComponent(project)}/${what}`, {
           method: body ? "POST" : "GET",
-          headers: { Authorization: `token ${made.token}` },
+          headers: { ...JSON_SENT, Authorization: `token ${made.token}` },
           credentials: "omit",
           body: body && JSON.stringify(body),
           signal: AbortSignal.timeout(ms),
@@ -82,7 +84,7 @@ window.ds01AskBeforeStop = (() => {
     part("keep-row").hidden = !mostBytes;
     part("keep").checked = any && mostBytes > 0;
     part("keep-hint").textContent =
-      `In rescued, in this project${files.size_bytes > mostBytes ? `; up to ${size(mostBytes)}, the smallest first` : ""}.`;
+      `In the folder rescued of this project${files.size_bytes > mostBytes ? `; up to ${size(mostBytes)}, the smallest first` : ""}.`;
   }
 
   function show(found, project, address) {
