@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import smtplib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import format_datetime, make_msgid, parseaddr
+from email.utils import format_datetime, parseaddr
 from pathlib import Path
+from threading import Timer
+from time import monotonic
 
 from ..columns import printable
 from ..lone_thread import LoneThread
@@ -23,8 +27,9 @@ from .message import Message, NotSent
 from .secret import SecretError, read_secret
 from .words import Links
 
-#: Seconds for each answer of the mail server's, and for a message as a whole.
-ANSWER_S, MESSAGE_S = 10.0, 30.0
+#: Seconds for each answer of the mail server's before it is given the e-mail, until nothing is sent
+#: to it any more, and for a message as a whole: what was given up is not delivered later.
+ANSWER_S, TALK_S, MESSAGE_S = 10.0, 25.0, 30.0
 #: Of what a mail server says, so much is passed on.
 _MOST_SAID = 200
 
@@ -50,8 +55,13 @@ class MailServer:
     def __str__(self) -> str:
         return f"{self.host}, port {self.port}"
 
-    def send(self, mail: EmailMessage, sender: str, receiver: str) -> None:
-        """Send an e-mail; blocks, `ANSWER_S` for each answer.
+    def send(self, mail: EmailMessage, sender: str, receiver: str, until: float) -> None:
+        """Send an e-mail; blocks.
+
+        Parameters
+        ----------
+        until
+            When nothing more is sent, in seconds of the monotonic clock.
 
         Raises
         ------
@@ -59,8 +69,7 @@ class MailServer:
             If it could not be sent.
         """
         try:
-            with self._connected() as server:
-                self._log_in(server)
+            with self._connected(until) as server:
                 server.send_message(mail, sender, [receiver])
         except smtplib.SMTPRecipientsRefused as error:
             code, said = next(iter(error.recipients.values()))
@@ -81,24 +90,39 @@ class MailServer:
                 for_all=True,
             ) from error
         except (OSError, smtplib.SMTPException, UnicodeError, SecretError) as error:
-            raise NotSent(self._in_words(error), for_all=True) from error
+            why = _too_long(self) if monotonic() >= until else self._in_words(error)
+            raise NotSent(why, for_all=True) from error
 
-    def _connected(self) -> smtplib.SMTP:
+    @contextmanager
+    def _connected(self, until: float) -> Iterator[smtplib.SMTP]:
+        """Give a server that is ready for e-mail; cut off in time, however slow it is."""
         context = ssl.create_default_context()
+        server: smtplib.SMTP
         if self.security == "tls":
-            return smtplib.SMTP_SSL(self.host, self.port, timeout=ANSWER_S, context=context)
-        server = smtplib.SMTP(self.host, self.port, timeout=ANSWER_S)
-        if self.security == "starttls":
-            try:
+            server = smtplib.SMTP_SSL(self.host, self.port, timeout=ANSWER_S, context=context)
+        else:
+            server = smtplib.SMTP(self.host, self.port, timeout=ANSWER_S)
+        end = Timer(until - monotonic(), _cut_off, [server])
+        end.daemon = True
+        end.start()
+        try:
+            if self.security == "starttls":
                 server.starttls(context=context)
-            except BaseException:
-                server.close()
-                raise
-        return server
-
-    def _log_in(self, server: smtplib.SMTP) -> None:
-        if self.user:
-            server.login(self.user, read_secret(Path(self.password_file)))
+            if monotonic() >= until:
+                raise TimeoutError
+            if self.user:
+                server.login(self.user, read_secret(Path(self.password_file)))
+            server.ehlo_or_helo_if_needed()
+            if server.sock is not None:
+                # One that looks for viruses before it takes an e-mail has all the time there is.
+                server.sock.settimeout(TALK_S)
+            yield server
+        finally:
+            # What it has taken is sent, whatever it says to this.
+            with suppress(OSError):
+                server.quit()
+            server.close()
+            end.cancel()
 
     def _in_words(self, error: Exception) -> str:
         match error:
@@ -175,14 +199,10 @@ class Mail:
         if message.kind != "test" and not self._is_wanted(message.user):
             return ""
         try:
-            sending = self._thread.run(self._send, message, now)
+            sending = self._thread.run(self._send, message, now, monotonic() + TALK_S)
             receiver = await asyncio.wait_for(sending, MESSAGE_S)
         except asyncio.TimeoutError:
-            raise NotSent(
-                f"The mail server {self.server}, or mail_address, takes longer than "
-                f"{MESSAGE_S:g} s.",
-                for_all=True,
-            ) from None
+            raise NotSent(_too_long(self.server), for_all=True) from None
         return f"The mail server {self.server} has taken an e-mail to {receiver}."
 
     def missed(self, message: Message) -> tuple[str, str, str]:
@@ -209,10 +229,10 @@ class Mail:
             )
         return found
 
-    def _send(self, message: Message, now: datetime) -> str:
+    def _send(self, message: Message, now: datetime, until: float) -> str:
         receiver = self.receiver(message.user)
         mail = self.written(message, receiver, now)
-        self.server.send(mail, parseaddr(self._sender)[1], receiver)
+        self.server.send(mail, parseaddr(self._sender)[1], receiver, until)
         return receiver
 
     def written(self, message: Message, receiver: str, now: datetime) -> EmailMessage:
@@ -223,11 +243,25 @@ class Mail:
         mail["To"] = Address(addr_spec=receiver)
         mail["Subject"] = words.subject(message)
         mail["Date"] = format_datetime(now)
-        mail["Message-ID"] = make_msgid(domain=address.partition("@")[2])
+        # The same at each try: of one that arrives twice, mailboxes can show one.
+        same = hashlib.sha256(message.key.encode()).hexdigest()[:32]
+        mail["Message-ID"] = f"<{same}@{address.partition('@')[2]}>"
         # No absence note is sent in reply. Source: RFC 3834.
         mail["Auto-Submitted"] = "auto-generated"
         mail.set_content(words.text(message, self._links, now))
         return mail
+
+
+def _cut_off(server: smtplib.SMTP) -> None:
+    connection = server.sock
+    if connection is not None:
+        with suppress(OSError):
+            # Not TLS's own, which another thread is using.
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def _too_long(server: MailServer) -> str:
+    return f"The mail server {server}, or mail_address, takes longer than {TALK_S:g} s."
 
 
 def _said(code: int, text: bytes | str) -> str:

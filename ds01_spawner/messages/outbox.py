@@ -151,12 +151,11 @@ class Outbox:
 
     def _failed(self, channel: Channel, waiting: Waiting, error: NotSent) -> None:
         tries = waiting.tries
-        if not error.for_good and tries < len(AGAIN_AFTER):
-            if self._put_off(channel, waiting, tries + 1, AGAIN_AFTER[tries]):
-                again = self._clock() + AGAIN_AFTER[tries]
-                _LOG.warning("%s It is tried again at %s UTC", error, f"{again:%H:%M}")
-                return
-        self._give_up(channel, waiting, error)
+        pause = None if error.for_good or tries >= len(AGAIN_AFTER) else AGAIN_AFTER[tries]
+        if pause is not None and self._put_off(channel, waiting, tries + 1, pause):
+            _LOG.warning("%s It is tried again at %s UTC", error, f"{self._clock() + pause:%H:%M}")
+        else:
+            self._give_up(channel, waiting, error)
 
     def _put_off(self, channel: Channel, waiting: Waiting, tries: int, time: timedelta) -> bool:
         """Keep when a message is tried again; tell whether that is before its stop."""

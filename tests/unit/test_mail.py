@@ -9,10 +9,12 @@ import socket
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from threading import Event
 
 import pytest
 
 from ds01_spawner.messages import mail as mail_module
+from ds01_spawner.messages import words
 from ds01_spawner.messages.mail import Mail, MailServer
 from ds01_spawner.messages.message import Message, NotSent
 from ds01_spawner.messages.words import Links
@@ -128,17 +130,21 @@ async def test_what_a_server_refuses_is_told_and_only_tried_again_if_it_may_help
 
 
 @asynccontextmanager
-async def silent(greeting=b""):
+async def talking(talk):
+    listening = await asyncio.start_server(talk, "127.0.0.1", 0)
+    try:
+        yield MailServer("127.0.0.1", listening.sockets[0].getsockname()[1], "none")
+    finally:
+        listening.close()
+
+
+def silent(greeting=b""):
     async def hang(reader, writer):
         writer.write(greeting)
         await reader.read()
         writer.close()
 
-    listening = await asyncio.start_server(hang, "127.0.0.1", 0)
-    try:
-        yield MailServer("127.0.0.1", listening.sockets[0].getsockname()[1], "none")
-    finally:
-        listening.close()
+    return talking(hang)
 
 
 @pytest.mark.parametrize("greeting", [b"", b"220 here\r\n"], ids=["from the start", "later"])
@@ -156,6 +162,102 @@ async def test_what_takes_too_long_as_a_whole_is_given_up(monkeypatch):
         with pytest.raises(NotSent, match="takes longer than") as error:
             await asyncio.wait_for(mail(server).send(WARNING, NOW), 5)
     assert error.value.for_all
+
+
+async def test_a_server_that_talks_slowly_is_cut_off_and_given_no_e_mail_later(monkeypatch):
+    monkeypatch.setattr(mail_module, "TALK_S", 0.5)
+    got, is_over = [], asyncio.Event()
+
+    async def stutter(reader, writer):
+        writer.write(b"220 here\r\n")
+        got.append(await reader.readline())
+        try:
+            while not reader.at_eof():
+                writer.write(b"250-more\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        except ConnectionError:
+            pass
+        got.append(await reader.read())
+        is_over.set()
+        writer.close()
+
+    async with talking(stutter) as server:
+        with pytest.raises(NotSent, match="takes longer than") as error:
+            await asyncio.wait_for(mail(server).send(WARNING, NOW), 10)
+        await asyncio.wait_for(is_over.wait(), 10)
+    assert error.value.for_all
+    assert got[0].startswith(b"ehlo")
+    assert got[1:] == [b""]
+
+
+async def test_what_an_address_was_too_late_for_is_not_sent_later(monkeypatch):
+    monkeypatch.setattr(mail_module, "TALK_S", 0.2)
+    monkeypatch.setattr(mail_module, "MESSAGE_S", 0.3)
+    found = Event()
+    rule = {"ada": "ada@uni.example", "bob": "bob@uni.example"}
+
+    def slow(user):
+        if user == "ada":
+            found.wait(10)
+        return rule[user]
+
+    postbox = Postbox()
+    async with serving(postbox) as server:
+        channel = mail(server, slow)
+        with pytest.raises(NotSent, match="takes longer than"):
+            await channel.send(WARNING, NOW)
+        found.set()
+        monkeypatch.setattr(mail_module, "TALK_S", 10)
+        monkeypatch.setattr(mail_module, "MESSAGE_S", 10)
+        # Behind the first in the same thread.
+        await channel.send(replace(WARNING, user="bob"), NOW)
+    assert [letter.rcpt_tos for letter in postbox.letters] == [["bob@uni.example"]]
+
+
+async def test_what_was_taken_is_sent_whatever_the_server_says_to_the_farewell():
+    answers = {b"data": b"354 go", b"quit": b"421 busy"}
+
+    async def talk(reader, writer):
+        writer.write(b"220 here\r\n")
+        while line := await reader.readline():
+            word = line[:4].lower().strip()
+            writer.write(answers.get(word, b"250 fine") + b"\r\n")
+            if word == b"data":
+                await reader.readuntil(b"\r\n.\r\n")
+                writer.write(b"250 taken\r\n")
+        writer.close()
+
+    async with talking(talk) as server:
+        assert "has taken" in await mail(server).send(WARNING, NOW)
+
+
+async def test_a_second_try_is_the_same_e_mail_to_whoever_gets_both():
+    postbox = Postbox()
+    async with serving(postbox) as server:
+        for message in (WARNING, WARNING, replace(WARNING, key="c1 idle 2")):
+            await mail(server).send(message, NOW)
+    first, second, other = (read(letter)["Message-ID"] for letter in postbox.letters)
+    assert first == second != other
+    assert first.endswith("@uni.example>")
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        ({"kind": "stopped", "stop_at": None, "reason": ""}, "your home are safe"),
+        ({"reason": "runtime"}, "Save your work before"),
+        ({"reason": "container-full"}, "Delete some"),
+        ({"reason": "workspace-full"}, "Delete some"),
+    ],
+    ids=["stop", "runtime", "container-full", "workspace-full"],
+)
+def test_only_who_can_keep_a_server_is_told_to(message, says):
+    text = words.text(replace(WARNING, **message), LINKS, NOW)
+    assert says in text
+    assert "https://hub.uni.example/hub/home" in text
+    assert "Keep it running" not in text
+    assert "Keep it running" in words.text(WARNING, LINKS, NOW)
 
 
 async def test_a_server_that_is_away_is_told():
