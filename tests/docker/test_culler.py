@@ -221,7 +221,8 @@ def test_a_training_has_time_to_write_its_checkpoint(hub):
 
     (server,) = started(hub, mia=train)
     folder = hub.data / "workspaces" / "mia" / "default"
-    eventually(lambda: "ready" in (folder / "log").read_text(), "it trains", 30)
+    log = folder / "log"
+    eventually(lambda: log.exists() and "ready" in log.read_text(), "it trains", 60)
 
     server.owner.stop()
 
