@@ -648,12 +648,10 @@ def test_a_portal_that_was_killed_leaves_no_build_running(hub, ida):
     eventually(lambda: not room.processes(), "the engine has ended the build")
     hub.start_portal()
 
-    answers = [ask(ida, "GET", f"builds/{number}")]
-    while answers[-1].status_code == 503 and len(answers) < 30:
-        # It serves before it can build.
-        time.sleep(1)
-        answers.append(ask(ida, "GET", f"builds/{number}"))
-    assert answers[-1].json()["state"] == "interrupted"
+    # It serves before it can build.
+    build = f"builds/{number}"
+    eventually(lambda: ask(ida, "GET", build).status_code != 503, "it can build again", 30)
+    assert ask(ida, "GET", build).json()["state"] == "interrupted"
     write_dockerfile(ida, "cut", "FROM python\nRUN true\n")
     assert ended(ida, ask(ida, "POST", "images/ida/cut/rebuild"))["state"] == "succeeded"
     assert names_at_work(hub) == []
