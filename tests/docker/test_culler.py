@@ -178,6 +178,7 @@ def test_idle_servers_are_stopped_and_those_at_work_are_not(hub, postbox):
         server.owner.stop()
 
 
+@pytest.mark.long
 def test_an_idle_server_can_be_kept_and_is_stopped_when_that_ends(hub):
     (server,) = started(hub, kim=nothing)
     kim = server.owner

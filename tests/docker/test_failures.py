@@ -33,11 +33,17 @@ STEPS = {
 }
 
 
-def test_a_start_cancelled_at_any_step_leaves_nothing(slow):
+@pytest.mark.parametrize(
+    "steps",
+    [["inside the create", "inside the start"], pytest.param([*STEPS], marks=pytest.mark.long)],
+    ids=["the engine's", "all"],
+)
+def test_a_start_cancelled_at_any_step_leaves_nothing(slow, steps):
     hub, door = slow
     alice = hub.user("alice")
     folder = hub.data / "workspaces" / "alice" / "default"
-    for step, (request, answer) in STEPS.items():
+    for step in steps:
+        request, answer = STEPS[step]
         door.hold(request, answer=answer)
         alice.begin(image="python", memory="1g")
         assert door.reached.wait(30), step

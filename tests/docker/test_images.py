@@ -572,6 +572,7 @@ def test_a_token_that_may_only_look_changes_nothing(hub, ida, vision):
     assert ask(ida, "GET", "images/ida/vision").status_code == 200
 
 
+@pytest.mark.long
 def test_the_policy_says_who_builds_what(hub):
     guest, offline, full = (hub.user(name) for name in ("guest", "offline", "full"))
     refused = ask(guest, "POST", "images", project="mine", base="python")

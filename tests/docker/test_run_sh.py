@@ -197,6 +197,7 @@ def test_after_kill_9_of_the_hub_the_next_run_finds_the_servers(deployment):
     assert deployment.container()["Id"] == before
 
 
+@pytest.mark.long
 def test_after_kill_9_of_run_sh_itself_the_next_run_takes_its_place(deployment):
     deployment.start()
     deployment.start_server()
@@ -229,6 +230,7 @@ def test_a_portal_that_ends_is_started_again_and_the_hub_goes_on(deployment):
     assert "The portal ended; it is started again" in deployment.log.read_text()
 
 
+@pytest.mark.long
 def test_stop_servers_stops_them_too(deployment):
     deployment.start("--stop-servers")
     deployment.start_server()
@@ -237,6 +239,7 @@ def test_stop_servers_stops_them_too(deployment):
     assert deployment.container() is None
 
 
+@pytest.mark.long
 def test_a_second_run_is_refused_while_the_first_goes_on(deployment):
     deployment.start()
     log = deployment.log.read_text()

@@ -87,13 +87,14 @@ print("seen:", ipywidgets.__file__, slider.comm.comm_id != "", slider.value)
 @pytest.fixture(scope="module")
 def started(hub):
     """Return a function that starts a server from one of the images, each once."""
-    tags = images.build_all(docker.from_env(), ca_bundle())
-    tags["no-python"] = "ds01/debian:12"
-    servers: dict[str, Server] = {}
+    client, servers = docker.from_env(), dict[str, Server]()
 
     def start(name: str) -> Server:
         if name not in servers:
-            hub.add_image(name, tags[name])
+            is_base = name == "no-python"
+            hub.add_image(
+                name, "ds01/debian:12" if is_base else images.build(client, name, ca_bundle())
+            )
             servers[name] = hub.user(f"runtime-{name}").start(image=name, memory="1g")
         return servers[name]
 
@@ -102,7 +103,18 @@ def started(hub):
         server.owner.stop()
 
 
-@pytest.fixture(scope="module", params=WITHOUT_JUPYTER + BESIDES, ids=lambda image: image.name)
+#: Like others that are tried each time, and slow to be made.
+SELDOM = ("debian11", "old-packages")
+
+
+def seldom(image: Image) -> object:
+    """Return it as a parameter that is left to the long tests, if it is one of those."""
+    return pytest.param(image, marks=pytest.mark.long) if image.name in SELDOM else image
+
+
+@pytest.fixture(
+    scope="module", params=[*map(seldom, WITHOUT_JUPYTER + BESIDES)], ids=lambda image: image.name
+)
 def image(request):
     return request.param
 
@@ -181,7 +193,7 @@ def test_files_save(server):
     assert (code, printed.splitlines()[-1]) == (0, text["content"])
 
 
-@pytest.mark.parametrize("image", WITHOUT_JUPYTER, ids=lambda image: image.name)
+@pytest.mark.parametrize("image", [*map(seldom, WITHOUT_JUPYTER)], ids=lambda image: image.name)
 def test_widgets_that_a_user_installs_work_and_are_said_to_be_temporary(started, image):
     server = started(image.name)
     printed = server.run(INSTALL, within_s=120)

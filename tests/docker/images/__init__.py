@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from docker import DockerClient
@@ -23,17 +22,6 @@ REPOSITORY = "ds01-test/runtime"
 #: Suites of Debian that are made from packages, with nothing in them but Python.
 SUITES = {"debian11": "bullseye", "debian13": "trixie"}
 _FROM = re.compile(r"^FROM ds01-test/runtime:(\S+)", re.MULTILINE)
-
-
-def build_all(client: DockerClient, ca_bundle: Path | None) -> dict[str, str]:
-    """Build all images and return their tags by name."""
-    first = [*SUITES, "debian12"]
-    rest = [path.parent.name for path in HERE.glob("*/Dockerfile") if path.parent.name not in first]
-    with ThreadPoolExecutor(len(first)) as at_once:
-        tags = dict(
-            zip(first, at_once.map(lambda name: build(client, name, ca_bundle), first), strict=True)
-        )
-    return tags | {name: build(client, name, ca_bundle) for name in rest}
 
 
 def build(client: DockerClient, name: str, ca_bundle: Path | None) -> str:
