@@ -230,6 +230,7 @@ def test_a_training_has_time_to_write_its_checkpoint(hub):
     assert (folder / "checkpoint").read_text() == "whole"
 
 
+@pytest.mark.long
 def test_who_fills_the_disk_is_stopped_with_the_reason_and_gets_no_gpu(hub):
 
     def fill(server: Server) -> None:

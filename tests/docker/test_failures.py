@@ -143,6 +143,7 @@ def test_an_engine_that_is_away_loses_no_server_and_starts_none(slow):
     assert hub.containers() == []
 
 
+@pytest.mark.long
 def test_a_killed_hub_adopts_every_server_also_one_that_was_starting(own_hub):
     own_hub.start()
     users = [own_hub.user(name) for name in ("one", "two", "three")]

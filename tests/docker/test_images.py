@@ -395,6 +395,7 @@ def test_a_build_that_is_cancelled_leaves_nothing(hub, kim):
     assert names_at_work(hub) == []
 
 
+@pytest.mark.long
 def test_the_command_in_a_server_makes_and_saves_images(ida, vision):
     server = ida.start("shell", image="python", **SMALL)
     try:

@@ -104,7 +104,7 @@ def started(hub):
 
 
 #: Like others that are tried each time, and slow to be made.
-SELDOM = ("debian11", "old-packages")
+SELDOM = ("debian11", "debian13", "busybox", "old-packages", "broken-python")
 
 
 def seldom(image: Image) -> object:

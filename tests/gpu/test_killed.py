@@ -19,7 +19,7 @@ LONGEST_S = 3.0
 def test_a_hub_killed_at_any_point_of_a_start_loses_no_device_and_gives_none_twice(
     make_gpu_hub, tmp_path, slow
 ):
-    _kill_again_and_again(make_gpu_hub, tmp_path, kills=8 if slow else 7, slow=slow)
+    _kill_again_and_again(make_gpu_hub, tmp_path, kills=4, slow=slow)
 
 
 @pytest.mark.long
