@@ -395,7 +395,6 @@ def test_a_build_that_is_cancelled_leaves_nothing(hub, kim):
     assert names_at_work(hub) == []
 
 
-@pytest.mark.long
 def test_the_command_in_a_server_makes_and_saves_images(ida, vision):
     server = ida.start("shell", image="python", **SMALL)
     try:
@@ -573,7 +572,6 @@ def test_a_token_that_may_only_look_changes_nothing(hub, ida, vision):
     assert ask(ida, "GET", "images/ida/vision").status_code == 200
 
 
-@pytest.mark.long
 def test_the_policy_says_who_builds_what(hub):
     guest, offline, full = (hub.user(name) for name in ("guest", "offline", "full"))
     refused = ask(guest, "POST", "images", project="mine", base="python")
