@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what the tests need, and runs them.
 #
-#   ./test.sh              everything that belongs to a change: unit, gpu, vm, docker, browser
+#   ./test.sh              everything that belongs to a change: unit, docker, vm, gpu, browser
 #   ./test.sh unit         style, types, and what needs no engine
 #   ./test.sh docker       with a real engine
 #   ./test.sh vm           in a virtual machine with systemd, cgroup v2 and an engine that uses both
@@ -18,8 +18,8 @@ cd "$REPO"
 part="${1:-all}"
 [[ $# -eq 0 ]] || shift
 case "$part" in
-all) parts=(unit gpu vm docker browser) ;;
-long) parts=(unit gpu vm docker browser long) ;;
+all) parts=(unit docker vm gpu browser) ;;
+long) parts=(unit docker vm gpu browser long) ;;
 unit | docker | vm | gpu | browser) parts=("$part") ;;
 *) die "There is no part '$part': unit, docker, vm, gpu, browser, long, or nothing for all but long." ;;
 esac
@@ -83,7 +83,7 @@ pytest() { "$VENV/bin/python" -m pytest --durations=10 "$@"; }
 short_in_vm="not long and not long_in_vm"
 pytest_in_vm() { "$VENV/bin/python" -m tests.vm --durations=10 "$@"; }
 
-# Beside the unit tests and those with pretended GPUs, which leave it a core and mostly wait.
+# Beside the unit tests, which leave it a core and do not mind how long they take.
 vm=
 vm_log="$(mktemp)"
 begin_vm() {
@@ -134,14 +134,14 @@ for part in "${parts[@]}"; do
         ! needs vm || begin_vm tests/vm tests/slices -m "$short_in_vm" "$@"
         timed "style and types" style
         timed "unit tests" pytest tests/unit -m "not long" "$@"
+        # They use the core that the virtual machine leaves.
+        ! needs docker || timed "images and runtime" build_images
+        ! needs vm || timed "the rest of the tests in a virtual machine" end_vm
         ;;
     docker) timed "docker tests" pytest tests/docker tests/slices -m "not long" "$@" ;;
     vm)
-        if needs unit; then
-            timed "the rest of the tests in a virtual machine" end_vm
-        else
+        needs unit ||
             timed "tests in a virtual machine" pytest_in_vm tests/vm tests/slices -m "$short_in_vm" "$@"
-        fi
         ;;
     gpu)
         # The engine of these tests borrows what the machine's own has built.
