@@ -19,6 +19,8 @@ class Sweep:
 
     - What was made and never ran goes after the policy's time: a start may be under way.
     - What ran goes when the Hub has not known it in ten minutes of looks.
+    - What runs stays while the Hub has a server of that name without a container: its owner may
+      have another name than when it was started.
 
     Parameters
     ----------
@@ -55,7 +57,14 @@ class Sweep:
         servers = Servers(frozenset(), self._known)
         nobodys = [c for c in own if not servers.include(c) or c.state == "created"]
         self._since = {c.container_id: self._since.get(c.container_id, now) for c in nobodys}
-        old = [c for c in nobodys if self._is_old(c, never_started, now)]
+        with_container = {_names(container) for container in own}
+        alone = {name for user, name in self._known if (user, name) not in with_container}
+        old = [
+            c
+            for c in nobodys
+            if self._is_old(c, never_started, now)
+            and not (c.state == "running" and _names(c)[1] in alone)
+        ]
         await self._leftovers.bury(old)
         return old
 
@@ -64,3 +73,8 @@ class Sweep:
         if container.state == "created":
             return now - max(container.created or since, since) >= never_started
         return now - since >= _GIVEN_UP
+
+
+def _names(container: Container) -> tuple[str, str]:
+    """Return the names that its owner and its server had when it was started."""
+    return container.labels.get("ds01.user", ""), container.labels.get("ds01.server", "")

@@ -125,3 +125,14 @@ async def test_others_containers_are_never_touched(sweep, engine):
     for minutes in (0, 20, 60):
         assert await looked(sweep, engine, minutes) == []
     assert len(engine.containers) == 2
+
+
+async def test_a_server_whose_owner_has_another_name_by_now_is_not_stopped(sweep, engine):
+    engine.add("vision._.alice", "running")
+    renamed = [("anna", "vision")]
+
+    for minutes in (0, 20, 60):
+        assert await looked(sweep, engine, minutes, renamed) == []
+    # The Hub's server has a container of its own, so the first one is nobody's.
+    engine.add("vision._.anna", "running")
+    assert await looked(sweep, engine, 61, renamed) == ["vision._.alice"]
