@@ -89,8 +89,9 @@ class Stop:
         changed = partial(changes_of, spawner.client)
         try:
             rescued = await keep_files(spawner.docker, changed, running, most_bytes, utc_now())
-        except (Refused, OSError, *engine.UNREACHABLE) as error:
-            spawner.log.warning("The files of %s cannot be kept: %s", spawner._log_name, error)
+        except Exception as error:  # noqa: BLE001
+            # Whatever it is, the server is stopped and gives everything back.
+            spawner.log.warning("The files of %s cannot be kept: %r", spawner._log_name, error)
             return words.NOT_KEPT
         told = words.rescued(rescued)
         if told:

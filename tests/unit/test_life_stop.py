@@ -179,6 +179,7 @@ def test_a_server_without_such_files_is_told_of_none(monkeypatch):
         docker.errors.APIError("500"),
         requests.exceptions.ReadTimeout(),
         OSError("no"),
+        KeyError("Labels"),
     ],
 )
 def test_files_that_cannot_be_kept_keep_no_server_from_its_stop(monkeypatch, error):
