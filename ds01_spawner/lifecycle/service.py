@@ -196,6 +196,7 @@ class Service:
         self._courses = {key: course for key, course in self._courses.items() if key in ids}
         self._silent_since = {k: at for k, at in self._silent_since.items() if k in ids}
         self._silence_told &= ids
+        self._filling &= ids | {course.user for course in self._courses.values()}
         self._oom_kills = {key: kills for key, kills in self._oom_kills.items() if key in ids}
         self._roster.forget_others(ids)
         self._meters.forget_others(ids)
