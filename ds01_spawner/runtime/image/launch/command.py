@@ -55,7 +55,7 @@ def _keep(asked: argparse.Namespace, portal: Portal) -> int:
     hours = float(found[1]) / (60 if found[2] == "m" else 1)
     project = quote(portal.project, safe="")
     answer = portal.ask("POST", f"api/servers/{project}/keep", {"hours": hours})
-    print(f"This server is kept until {_moment(answer['keep_until'])}, if nothing runs in it.")
+    print(f"This server is kept until {_moment(answer['keep_until'])}, even if nothing runs in it.")
     return 0
 
 
