@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from . import image_command
 from .ask import Failure, Portal
+from .columns import aligned
 
 _UNITS = ((1024**4, "TiB"), (1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
 
@@ -68,7 +69,7 @@ def _events(asked: argparse.Namespace, portal: Portal) -> int:
         (_moment(event["at"]), event["project"], event["kind"], event["why"])
         for event in reversed(answer["events"])
     ]
-    print("\n".join(_aligned([("when", "project", "what", "why"), *rows])))
+    print("\n".join(aligned([("when", "project", "what", "why"), *rows])))
     return 0
 
 
@@ -92,9 +93,9 @@ def told(answer: Mapping[str, Any]) -> list[str]:
             )
         )
     group = f" (group {answer['group']})" if answer["group"] else ""
-    lines = [f"All servers of {answer['user']}{group}:", *_aligned(rows)]
+    lines = [f"All servers of {answer['user']}{group}:", *aligned(rows)]
     heading = ("project", "GPU", "CPU", "memory", "processes")
-    return [*lines, "", *_aligned([heading, *map(_server, answer["servers"])])]
+    return [*lines, "", *aligned([heading, *map(_server, answer["servers"])])]
 
 
 def _server(server: Mapping[str, Any]) -> tuple[str, ...]:
@@ -120,8 +121,3 @@ def _in_words(number: float, unit: str) -> str:
             if number >= size:
                 return f"{number / size:.3g} {name}"
     return f"{number:.2f}".rstrip("0").rstrip(".")
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from . import installed
 from .ask import Failure, Portal
+from .columns import aligned
 
 
 def add_to(commands: Any) -> None:
@@ -137,9 +138,8 @@ def _list(asked: argparse.Namespace, portal: Portal) -> int:
     rows = [(i["name"], f"version {i['version']}", i["base"]) for i in found["own"] if i["tags"]]
     rows += [(i["name"], f"of {i['owner']}", i["base"]) for i in found["shared"]]
     rows += [(i["name"], "base", i["framework"]) for i in found["bases"]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(map(str.ljust, row, widths)).rstrip())
+    for line in aligned(rows):
+        print(line)
     return 0
 
 
