@@ -15,6 +15,8 @@ from ..engine import Docker
 from ..errors import Refused
 from ..policy import Lifecycle
 from ..servers import running_server
+from ..storage.records import StorageRecords
+from ..storage.words import told_of_disk
 from . import events, words
 from .decide import Reason
 from .events import Event
@@ -50,6 +52,9 @@ class ServerLife:
         None if it cannot be read.
     memory_kills
         How many of its processes the system has ended because memory ran out.
+    disk
+        What to tell of the room on the disk, where there is something: of its owner's files at
+        ``workspace``, of what it writes elsewhere at ``container``.
     """
 
     project: str
@@ -65,6 +70,7 @@ class ServerLife:
     memory_limit_bytes: int
     memory_used_bytes: int | None
     memory_kills: int
+    disk: dict[str, str]
 
 
 class Keeping:
@@ -78,12 +84,17 @@ class Keeping:
         Servers of other Hubs are none here.
     records
         Where it is kept.
+    storage
+        What their files take.
     """
 
-    def __init__(self, docker_call: Docker, hub_id: str, records: LifeRecords) -> None:
+    def __init__(
+        self, docker_call: Docker, hub_id: str, records: LifeRecords, storage: StorageRecords
+    ) -> None:
         self._docker = docker_call
         self._hub_id = hub_id
         self._records = records
+        self._storage = storage
 
     async def life(
         self, user: str, project: str, lifecycle: Lifecycle, now: datetime
@@ -188,6 +199,7 @@ class Keeping:
             memory_limit_bytes=int(found["HostConfig"]["Memory"]),
             memory_used_bytes=usage.memory_bytes if usage else None,
             memory_kills=usage.oom_kills if usage else 0,
+            disk=told_of_disk(self._storage.uses(now, user), user, key, lifecycle),
         )
 
 

@@ -106,7 +106,9 @@ class Look:
         self._settings = settings
         client = docker.APIClient(version="auto", **kwargs_from_env(), timeout=_ENGINE_TIMEOUT_S)
         self._docker = engine.Caller(client, ThreadPoolExecutor(8, thread_name_prefix="engine"))
-        self.keeping = Keeping(self._docker, settings.hub_id, settings.life_records)
+        self.keeping = Keeping(
+            self._docker, settings.hub_id, settings.life_records, settings.storage_records
+        )
         self.leavings = Leavings(self._docker, settings.hub_id, partial(changes_of, client))
         self.wishes = Wishes(settings)
         self._rates = Rates()

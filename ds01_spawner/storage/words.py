@@ -1,4 +1,7 @@
-"""What users are told of the room that their files take. Pure."""
+"""What users are told of the room that their files take. Pure.
+
+JupyterLab shows 140 characters of a notice.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ def too_full_for_gpu(uses: Uses, user: str, lifecycle: Lifecycle) -> str:
     if used is None or limit is None or used <= limit:
         return ""
     return (
-        f"Your files take {format_bytes(used)}, more than the {format_bytes(limit)} that they may: "
+        f"Your files take {format_bytes(used)}, more than your {format_bytes(limit)}: "
         f"start a server without a GPU to delete some. {_measured(uses, user)}"
     )
 
@@ -39,10 +42,19 @@ def of_server(uses: Uses, container_id: str, lifecycle: Lifecycle) -> str:
     if used is None or limit is None or used < _WARNING * limit:
         return ""
     return (
-        f"Files outside /workspace and your home take {format_bytes(used)}, and may take "
-        f"{format_bytes(limit)}: above that, the server is stopped. Delete some, for example in "
+        f"Files outside /workspace and your home take {format_bytes(used)} of "
+        f"{format_bytes(limit)}. Above that, the server is stopped. Delete some, for example in "
         "/tmp."
     )
+
+
+def told_of_disk(uses: Uses, user: str, container_id: str, lifecycle: Lifecycle) -> dict[str, str]:
+    """Return what to tell in a server, by what fills: ``workspace`` and ``container``."""
+    told = {
+        "workspace": of_user(uses, user, lifecycle),
+        "container": of_server(uses, container_id, lifecycle),
+    }
+    return {what: words for what, words in told.items() if words}
 
 
 def of_servers(uses: Uses, lifecycle: Lifecycle) -> dict[str, str]:

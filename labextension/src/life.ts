@@ -14,7 +14,7 @@ export interface Life {
   /** The server's clock. */
   now: string;
   stop_at: string | null;
-  why: '' | 'idle' | 'stalled' | 'runtime';
+  why: '' | 'idle' | 'stalled' | 'runtime' | 'container-full' | 'workspace-full';
   is_warned: boolean;
   /** How often it was warned of this stop. */
   warnings?: number;
@@ -29,6 +29,8 @@ export interface Life {
   memory_kills: number;
   /** Whether the last one was ended by the limit of all the user's servers together. */
   is_memory_shared: boolean;
+  /** What to tell of the room on the disk, by what fills: `workspace`, `container`. */
+  disk: Record<string, string>;
 }
 
 /** A server that is being restarted may take a request and never answer. */

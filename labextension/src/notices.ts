@@ -7,6 +7,7 @@ import * as words from './words';
  * Tells what a person has to know at once, each thing once.
  *
  * - A warning of a stop, and the second one in its place. It goes when the server is busy again.
+ * - That the disk fills, until there is room again.
  * - That memory ran out: once for each count in this page, and again in no page opened later.
  */
 export class Notices {
@@ -23,6 +24,7 @@ export class Notices {
   see(life: Life): void {
     this.seeMemory(life);
     this.seeStop(life);
+    this.seeDisk(words.ofDisk(life));
   }
 
   /** Show the warning, also if somebody has put it away. */
@@ -45,6 +47,23 @@ export class Notices {
       Notification.dismiss(this.warningId);
     }
     this.warnings = warnings;
+  }
+
+  private seeDisk(told: Map<string, string>): void {
+    for (const [what, id] of this.disk) {
+      if (!told.has(what)) {
+        Notification.dismiss(id);
+        this.disk.delete(what);
+      }
+    }
+    for (const [what, message] of told) {
+      const id = this.disk.get(what);
+      if (id === undefined) {
+        this.disk.set(what, Notification.warning(message, { autoClose: false }));
+      } else if (Notification.manager.has(id)) {
+        Notification.update({ id, message });
+      }
+    }
   }
 
   private keeping(hours: number): Notification.IAction {
@@ -98,4 +117,6 @@ export class Notices {
   private kills = 0;
   private warnings = 0;
   private warningId = '';
+  /** The ids of what is told of the disk, by what fills. */
+  private readonly disk = new Map<string, string>();
 }

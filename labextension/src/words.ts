@@ -62,6 +62,12 @@ export function warning(life: Life): string {
   return `This server stops ${clock(life.stop_at!, life)}. ${life.words}`;
 }
 
+/** What is said of the disk, by what fills; not of what the server is stopped for, which a warning says. */
+export function ofDisk(life: Life): Map<string, string> {
+  const said = Object.entries(life.disk);
+  return new Map(said.filter(([what]) => !isWarned(life) || life.why !== `${what}-full`));
+}
+
 /** What is said of a server that is kept now. */
 export function kept(life: Life): string {
   const time = life.keep_until === null ? '' : ` ${clock(life.keep_until, life, 'until')}`;

@@ -29,6 +29,7 @@ function life(more) {
     memory_limit_bytes: GIB,
     memory_kills: 0,
     is_memory_shared: false,
+    disk: {},
     ...more
   };
 }
@@ -49,6 +50,14 @@ test('time left is shown once its owner is warned, by the clock of the server', 
   assert.equal(words.timeLeft(life({ stop_at: after(-1) })), 'Stops now');
   assert.equal(words.timeLeft(life({ is_warned: false })), '');
   assert.equal(words.timeLeft(life({ stop_at: null })), '');
+});
+
+test('what a warning says of the disk is not said twice', () => {
+  const disk = { workspace: 'Your files take much.', container: 'Others do, too.' };
+  assert.deepEqual([...words.ofDisk(life({ disk })).keys()], ['workspace', 'container']);
+  const full = life({ disk, why: 'container-full' });
+  assert.deepEqual([...words.ofDisk(full).keys()], ['workspace']);
+  assert.deepEqual([...words.ofDisk({ ...full, is_warned: false }).keys()], ['workspace', 'container']);
 });
 
 test('one that is kept is warned of again before the end of that', () => {

@@ -17,6 +17,7 @@ from ds01_spawner import runtime
 from ds01_spawner.cgroups.memory import oom_kills
 from ds01_spawner.lifecycle.life import Memory
 from ds01_spawner.lifecycle.records import Course, LifeRecords
+from ds01_spawner.storage.records import Kind, StorageRecords, Use
 
 from ..hub import REPOSITORY, Hub, eventually
 from .people import Person
@@ -33,7 +34,8 @@ NEWS_WITHIN_MS = 25_000
 def hub(built, tmp_path_factory):
     """Return a running Hub with its portal, and nothing that stops servers."""
     deployment = Hub(tmp_path_factory.mktemp("hub"), "lab", portal=True)
-    deployment.write_policy({"defaults": {"memory": "2g", "memory_swap": "2g"}})
+    room = {"storage_workspace": "100m", "storage_container": "100m"}
+    deployment.write_policy({"defaults": {"memory": "2g", "memory_swap": "2g", **room}})
     try:
         deployment.start()
         yield deployment
@@ -100,6 +102,24 @@ def test_a_student_sees_what_the_server_uses(person):
     open_lab(ylva, memory="1g")
     expect(item(ylva)).to_have_text(re.compile(r"^Memory 0\.\d of 1 GiB$"))
     assert all(url.startswith((ylva.hub.url, "data:", "blob:")) for url in outside)
+
+
+def test_a_disk_that_fills_is_told_until_there_is_room(person, hub):
+    yelda = person("yelda")
+    user = open_lab(yelda, memory="1g")
+    storage, now = StorageRecords(hub.data / "ds01.sqlite"), datetime.now(timezone.utc)
+    container = user.container()["Id"]
+    used = Use(Kind.CONTAINER, container, "yelda", "default", bytes=90 << 20, at=now)
+    storage.keep(used)
+    storage.keep(Use(Kind.USER, "yelda", "yelda", bytes=85 << 20, at=now))
+
+    files = notice(yelda, "Your files take 85 MiB of 100 MiB.")
+    expect(files).to_be_visible(timeout=NEWS_WITHIN_MS)
+    expect(notice(yelda, "90 MiB of 100 MiB. Above that, the server is stopped.")).to_have_count(1)
+    files.get_by_role("button", name="Hide notification").click()
+    storage.keep(replace(used, bytes=10 << 20))
+
+    expect(notice(yelda, "MiB")).to_have_count(0, timeout=NEWS_WITHIN_MS)
 
 
 def test_a_warning_is_told_once_and_the_button_keeps_the_server(person, records):

@@ -254,7 +254,7 @@ def test_who_fills_the_disk_is_stopped_with_the_reason_and_gets_no_gpu(hub):
     assert before[0]["kind"] == "warned"
     page = hub.logged_in("pia").get(f"{hub.url}/hub/home").text
     assert "files outside /workspace and your home took more than 30 MiB" in page
-    assert "more than the 30 MiB that they may" in page
+    assert "more than your 30 MiB" in page
     answer = pia.ask(gpu="full", **SMALL)
     assert answer.status_code == 403, answer.text
     assert "start a server without a GPU to delete some" in answer.json()["message"]

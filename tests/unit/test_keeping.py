@@ -17,6 +17,7 @@ from ds01_spawner.lifecycle.life import Memory
 from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Course, Kept, LifeRecords
 from ds01_spawner.lifecycle.told import told_to_owner
 from ds01_spawner.policy import Lifecycle
+from ds01_spawner.storage.records import Kind, StorageRecords, Use
 
 NOW = datetime.now(timezone.utc)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
@@ -44,8 +45,13 @@ def records(tmp_path):
 
 
 @pytest.fixture
-def keeping(records):
-    return Keeping(Engine(), "hub", records)
+def storage(tmp_path):
+    return StorageRecords(tmp_path / "db")
+
+
+@pytest.fixture
+def keeping(records, storage):
+    return Keeping(Engine(), "hub", records, storage)
 
 
 def course(**more) -> Course:
@@ -100,9 +106,9 @@ async def test_others_servers_are_none(keeping, user, project):
         assert refused.value.status_code == 404
 
 
-async def test_another_hubs_server_is_none(records):
+async def test_another_hubs_server_is_none(records, storage):
     with pytest.raises(Refused):
-        await Keeping(Engine(), "another", records).life("alice", "vision", RULES, NOW)
+        await Keeping(Engine(), "another", records, storage).life("alice", "vision", RULES, NOW)
 
 
 async def test_a_server_that_nothing_stops_needs_no_keeping(keeping):
@@ -125,6 +131,26 @@ async def test_a_warned_server_says_so_until_it_is_kept(keeping, records):
     assert told_to_owner(records, "alice", {})["vision"].notice == ""
     await keeping.end("alice", "vision", "admin")
     assert (await keeping.life("alice", "vision", RULES, NOW)).is_warned
+
+
+async def test_who_fills_the_disk_is_told_in_the_server(keeping, storage):
+    rules = Lifecycle(workspace_bytes=100 << 20, container_bytes=10 << 20)
+    assert (await keeping.life("alice", "vision", rules, NOW)).disk == {}
+    for use in (
+        Use(Kind.USER, "alice", "alice", bytes=80 << 20, at=NOW),
+        Use(Kind.CONTAINER, "c1", "alice", "vision", bytes=12 << 20, at=NOW),
+        # Another server's, and another user's, are not told here.
+        Use(Kind.CONTAINER, "c2", "alice", "thesis", bytes=1 << 30, at=NOW),
+        Use(Kind.USER, "bob", "bob", bytes=1 << 30, at=NOW),
+    ):
+        storage.keep(use)
+
+    disk = (await keeping.life("alice", "vision", rules, NOW)).disk
+
+    assert disk["workspace"].startswith("Your files take 80 MiB of 100 MiB.")
+    assert "take 12 MiB of 10 MiB" in disk["container"]
+    # JupyterLab shows no more of a notice.
+    assert all(len(words) <= 140 for words in disk.values())
 
 
 async def test_a_server_that_an_admin_protects_is_told_of_no_stop(keeping, records):

@@ -31,6 +31,7 @@ SAID = {
     "memory_limit_bytes": 300 * MIB,
     "memory_used_bytes": 1,
     "memory_kills": 7,
+    "disk": {"workspace": "Your files take 9 GiB of 10 GiB."},
 }
 
 

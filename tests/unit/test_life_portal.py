@@ -24,6 +24,7 @@ from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Course, Kept, LifeR
 from ds01_spawner.portal import app
 from ds01_spawner.portal.look import Overview
 from ds01_spawner.portal.people import Person
+from ds01_spawner.storage.records import StorageRecords
 
 NOW = datetime.now(timezone.utc)
 HOUR = timedelta(hours=1)
@@ -55,10 +56,10 @@ class Portal:
     prefix, hub_url, cookie_secret = "/services/ds01/", "/hub/", b"x" * 32
     hub_host = ""
 
-    def __init__(self, records):
+    def __init__(self, records, storage):
         self.records = records
         self.settings = SimpleNamespace(life_records=records)
-        self.keeping = Keeping(self.engine, "hub", records)
+        self.keeping = Keeping(self.engine, "hub", records, storage)
         self.auth = HubAuth(
             api_url="http://127.0.0.1:9/hub/api",
             api_token="t",
@@ -106,7 +107,8 @@ class Portal:
 
 @pytest.fixture
 async def portal(tmp_path):
-    async with Portal(LifeRecords(tmp_path / "db")).serving() as portal:
+    path = tmp_path / "db"
+    async with Portal(LifeRecords(path), StorageRecords(path)).serving() as portal:
         yield portal
 
 

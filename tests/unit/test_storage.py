@@ -302,7 +302,7 @@ def test_a_server_is_told_of_before_the_limit():
     uses = Uses({}, {"c1": of_container(gib=7), "c2": of_container("c2", gib=8)})
     told = words.of_servers(uses, LIMITS)
     assert list(told) == ["c2"]
-    assert "8 GiB, and may take 10 GiB" in told["c2"]
+    assert "8 GiB of 10 GiB" in told["c2"]
     assert words.of_servers(uses, Lifecycle()) == {}
 
 

@@ -31,6 +31,7 @@ _UNKNOWN: Answer = {
     "keep_most_until": None,
     "cpu_percent": None,
     "gpu_percent": None,
+    "disk": {},
 }
 
 
