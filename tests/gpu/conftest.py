@@ -97,11 +97,14 @@ def make_gpu_hub(on_machine, built, tmp_path):
         Two Hubs in a test need two.
     backend
         How devices are attached; by default with the stand-in for NVIDIA's toolkit.
+    services
+        Which of `portal` and `culler` run beside it.
     """
     with contextlib.ExitStack() as closing:
 
-        def make(spec=SPEC, name="gpu", backend="device-requests"):
-            deployment = GpuHub(tmp_path / f"hub-{name}", name, on_machine(spec), backend)
+        def make(spec=SPEC, name="gpu", backend="device-requests", **services):
+            machine = on_machine(spec)
+            deployment = GpuHub(tmp_path / f"hub-{name}", name, machine, backend, **services)
             closing.callback(deployment.close)
             return deployment
 

@@ -18,10 +18,12 @@ class GpuHub(Hub):
         The machine it is on.
     """
 
-    def __init__(self, data: Path, name: str, machine: Pretended, backend: str) -> None:
+    def __init__(
+        self, data: Path, name: str, machine: Pretended, backend: str, **services: bool
+    ) -> None:
         self.machine = machine
         self._backend = backend
-        super().__init__(data, name, machine.environment())
+        super().__init__(data, name, machine.environment(), **services)
 
     def configure(self, text: str) -> None:
         """Add lines to the site's configuration; takes effect at the next start."""
