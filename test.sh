@@ -18,8 +18,7 @@ cd "$REPO"
 part="${1:-all}"
 [[ $# -eq 0 ]] || shift
 case "$part" in
-all) parts=(unit docker vm gpu browser) ;;
-long) parts=(unit docker vm gpu browser long) ;;
+all | long) parts=(unit docker vm gpu browser) ;;
 unit | docker | vm | gpu | browser) parts=("$part") ;;
 *) die "There is no part '$part': unit, docker, vm, gpu, browser, long, or nothing for all but long." ;;
 esac
@@ -69,37 +68,19 @@ $missing"
 }
 
 # Runs a command and notes how long it took. $1: what it is called in the list at the end.
-times=()
+times="$(mktemp)"
 timed() {
     local name="$1" began=$SECONDS
     shift
     step "$name"
     "$@"
-    times+=("$(printf '%5d s  %s' $((SECONDS - began)) "$name")")
+    printf '%5d s  %s\n' $((SECONDS - began)) "$name" >>"$times"
 }
 
 pytest() { "$VENV/bin/python" -m pytest --durations=10 "$@"; }
 
 short_in_vm="not long and not long_in_vm"
 pytest_in_vm() { "$VENV/bin/python" -m tests.vm --durations=10 "$@"; }
-
-# Beside the unit tests, which leave it a core and do not mind how long they take.
-vm=
-vm_log="$(mktemp)"
-begin_vm() {
-    # A group of its own, to be ended as a whole.
-    set -m
-    pytest_in_vm "$@" >"$vm_log" 2>&1 &
-    vm=$!
-    set +m
-}
-end_vm() {
-    local status=0
-    wait "$vm" || status=$?
-    vm=
-    cat "$vm_log"
-    return "$status"
-}
 
 build_images() {
     "$VENV/bin/ds01" images build
@@ -119,40 +100,81 @@ style() {
         tests/vm/run.sh tests/vm/root/usr/local/sbin/*
 }
 
+unit_part() {
+    timed "style and types" style
+    timed "unit tests" pytest tests/unit -m "not long" "$@"
+}
+docker_part() { timed "docker tests" pytest tests/docker tests/slices -m "not long" "$@"; }
+vm_part() {
+    timed "tests in a virtual machine" pytest_in_vm tests/vm tests/slices -m "$short_in_vm" "$@"
+}
+# The engine of these tests borrows what the machine's own has built.
+images_part() { timed "images and runtime" build_images; }
+gpu_part() { timed "gpu tests" pytest_in_namespace tests/gpu -m "not long" "$@"; }
+browser_part() { timed "browser tests" pytest tests/browser -m "not long" "$@"; }
+long_part() {
+    timed "long tests" pytest tests --ignore tests/gpu -m long "$@"
+    timed "long gpu tests" pytest_in_namespace tests/gpu -m long "$@"
+    timed "long tests in a virtual machine" pytest_in_vm tests/slices -m "not ($short_in_vm)" "$@"
+}
+
+# Tests wait more than they compute: the second lane takes the core that the first one leaves.
+work="$(mktemp -d)"
+lanes=()
+first_lane() {
+    unit_part "$@"
+    images_part
+    touch "$work/images-are-built"
+    docker_part "$@"
+}
+second_lane() {
+    vm_part "$@"
+    until [[ -e "$work/images-are-built" ]]; do sleep 1; done
+    gpu_part "$@"
+    browser_part "$@"
+}
+begin_lane() {
+    # A group of its own, to be ended as a whole.
+    set -m
+    "$@" &
+    lanes+=("$!")
+    set +m
+}
+in_lanes() {
+    local status=0
+    begin_lane first_lane "$@"
+    begin_lane second_lane "$@" >"$work/second-lane" 2>&1
+    wait "${lanes[0]}" || status=$?
+    lanes=("${lanes[1]}")
+    if [[ -e "$work/images-are-built" ]]; then
+        wait "${lanes[0]}" || status=$?
+        lanes=()
+    fi
+    cat "$work/second-lane"
+    return "$status"
+}
+
 at_exit() {
-    [[ -z "$vm" ]] || kill -- "-$vm"
-    rm -f "$vm_log"
+    local lane
+    for lane in "${lanes[@]}"; do
+        kill -- "-$lane" 2>/dev/null || true
+    done
     printf '\nWhere the time went:\n'
-    printf '%s\n' "${times[@]}"
+    cat "$times"
+    rm -rf "$work" "$times"
 }
 trap at_exit EXIT
 
 timed "set-up" set_up
-for part in "${parts[@]}"; do
-    case "$part" in
-    unit)
-        ! needs vm || begin_vm tests/vm tests/slices -m "$short_in_vm" "$@"
-        timed "style and types" style
-        timed "unit tests" pytest tests/unit -m "not long" "$@"
-        # They use the core that the virtual machine leaves.
-        ! needs docker || timed "images and runtime" build_images
-        ! needs vm || timed "the rest of the tests in a virtual machine" end_vm
-        ;;
-    docker) timed "docker tests" pytest tests/docker tests/slices -m "not long" "$@" ;;
-    vm)
-        needs unit ||
-            timed "tests in a virtual machine" pytest_in_vm tests/vm tests/slices -m "$short_in_vm" "$@"
-        ;;
-    gpu)
-        # The engine of these tests borrows what the machine's own has built.
-        timed "images and runtime to lend" build_images
-        timed "gpu tests" pytest_in_namespace tests/gpu -m "not long" "$@"
-        ;;
-    browser) timed "browser tests" pytest tests/browser -m "not long" "$@" ;;
-    long)
-        timed "long tests" pytest tests --ignore tests/gpu -m long "$@"
-        timed "long gpu tests" pytest_in_namespace tests/gpu -m long "$@"
-        timed "long tests in a virtual machine" pytest_in_vm tests/slices -m "not ($short_in_vm)" "$@"
-        ;;
-    esac
-done
+case "$part" in
+all) in_lanes "$@" ;;
+long)
+    in_lanes "$@"
+    long_part "$@"
+    ;;
+gpu)
+    images_part
+    gpu_part "$@"
+    ;;
+*) "${part}_part" "$@" ;;
+esac
