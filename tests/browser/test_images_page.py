@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from ..hub import Hub
+from ..hub import Hub, eventually
 
 #: Milliseconds for a small build on a slow machine.
 BUILD_MS = 180_000
@@ -73,6 +73,36 @@ def test_an_image_is_made_watched_started_broken_and_not_deleted_while_in_use(pe
     dora.go("/services/ds01/images/dora/vision")
     page.get_by_role("button", name="Delete the image").click()
     expect(page.get_by_text("You have no images yet.")).to_be_visible()
+
+
+def test_what_was_installed_is_saved_to_ones_image_by_the_stop(person):
+    gina = person("gina")
+    page, user = gina.page, gina.hub.user("gina")
+    gina.go("/services/ds01/new-image")
+    assert build(page, "toolz", "thesis") == "succeeded"
+    user.start("thesis", image="ds01-gina/thesis", memory="1g")
+    assert (
+        user.execute(["/opt/temporary/bin/pip", "install", "--quiet", "humanize"], "thesis")[0] == 0
+    )
+
+    gina.go("/hub/home")
+    gina.row("thesis").get_by_role("button", name="Stop").click()
+    dialog = page.get_by_role("dialog", name="Stop thesis?")
+    expect(dialog).to_contain_text("humanize", timeout=30_000)
+    expect(dialog.get_by_label("Save the packages to my image")).to_be_checked()
+    dialog.get_by_role("button", name="Stop", exact=True).click()
+
+    expect(gina.row("thesis")).to_contain_text("Stopped by you.", timeout=60_000)
+    told = page.get_by_role("status").filter(has_text="Your image is being built")
+    expect(told).to_be_visible()
+    eventually(
+        lambda: "humanize" in image_of(gina, "thesis"), "it is in the image", BUILD_MS / 1000
+    )
+
+
+def image_of(someone, project):
+    someone.go(f"/services/ds01/images/{someone.name}/{project}")
+    return someone.page.get_by_role("main").inner_text()
 
 
 def test_a_mistake_in_the_form_is_told_and_nothing_typed_is_lost(person):

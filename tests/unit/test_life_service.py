@@ -378,7 +378,7 @@ def test_it_is_kept_once_that_a_limit_on_the_disk_is_almost_reached(world):
         world.live(3)
     told = [event.why for event in reversed(world.events("disk"))]
     assert [why.split(". ")[0].split(",")[0] for why in told] == [
-        "Files outside /workspace and your home take 9 GiB",
+        "Files outside /workspace and your home take 9 GiB of 10 GiB",
         "Your files take 45 GiB of 50 GiB",
         "Your files take 47 GiB of 50 GiB",
     ]
