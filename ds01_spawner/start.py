@@ -31,14 +31,13 @@ from .comparison import Meant, compare, not_limited
 from .errors import Refused
 from .gpus.attachment import Backend
 from .gpus.devices import Device
-from .images import shelf
-from .images.catalogue import CatalogueImage
 from .lifecycle import diary
 from .lifecycle.events import NONE_FREE, START_FAILED, Event
 from .plans import server_plan
 from .progress import StartLog
 from .readiness import until_answering
 from .shared_folders import SharedFolder
+from .start_image import prepare_image
 from .storage.check import check_room
 from .who import requester_of
 from .workspaces import Directory, Workspaces
@@ -160,7 +159,7 @@ class Start:
         await check_room(spawner)
         say(10, f"Preparing the image {spawner.options.image} …")
         self._folders = await self._look_for_folders()
-        image = await self._prepare_image()
+        image = await prepare_image(spawner, self.log, self._targets)
         account = await spawner.in_thread(spawner.account)
         image_home = containers.home_in_container(account)
         image_volumes.check(spawner.options.image, image.volumes, image_home, self._targets)
@@ -237,76 +236,6 @@ class Start:
         for name, problem in found.missing.items():
             self._spawner.log.warning("The shared folder %s is left out: %s", name, problem)
         return found.here
-
-    async def _prepare_image(self) -> containers.Image:
-        spawner = self._spawner
-        name = spawner.options.image
-        if shelf.looks_like_users(name):
-            found = await self._users_image(name)
-        else:
-            entry = spawner.catalogue.get(name)
-            found = await self._catalogue_image(entry)
-            await self._check_driver(entry)
-        machine = (await self._docker("version"))["Arch"]
-        if found["Architecture"] != machine:
-            raise Refused(
-                f"The image {spawner.options.image} is made for {found['Architecture']} and this "
-                f"machine is {machine}. Choose another image.",
-                reason="image",
-            )
-        image = containers.Image.from_inspect(found["Id"], found)
-        return image.without_volumes_at(self._targets)
-
-    async def _catalogue_image(self, image: CatalogueImage) -> dict[str, Any]:
-        """Return the inspection of an image that everybody has, which is fetched if missing."""
-        try:
-            return dict(await self._docker("inspect_image", image.image))
-        except docker.errors.NotFound:
-            if image.on_request:
-                raise Refused(
-                    f"The image {image.name} is not on this machine. Choose another, or ask an "
-                    f"admin for it: 'ds01 images build {image.name}' brings it.",
-                    reason="image",
-                ) from None
-            spawner = self._spawner
-            await spawner.pulls.fetch(spawner.client, image.image, self._say_pulled)
-            return dict(await self._docker("inspect_image", image.image))
-
-    async def _check_driver(self, image: CatalogueImage) -> None:
-        """Refuse a GPU to an image that could not use it here."""
-        spawner = self._spawner
-        if spawner.options.gpus is None or image.minimum_driver is None:
-            return
-        snapshot, _ = await spawner.grants.stand(spawner.user.name)
-        driver = snapshot.inventory.driver
-        if not image.runs_with(driver):
-            raise Refused(
-                f"The image {image.name} needs NVIDIA's driver {image.minimum_driver} or newer for "
-                f"a GPU, and this machine has {driver}. Choose another image, or no GPU.",
-                reason="image",
-            )
-
-    async def _users_image(self, name: str) -> dict[str, Any]:
-        """Return the inspection of a user's image, if this user may still use it."""
-        image = shelf.named(await self._spawner.user_images(), name)
-        try:
-            if image is not None:
-                return dict(await self._docker("inspect_image", image.image_id))
-        except docker.errors.NotFound:
-            pass
-        raise Refused(
-            f"The image {name} was deleted at this moment, or is not shared any more. Choose "
-            "another.",
-            reason="image",
-        )
-
-    def _say_pulled(self, here: int, total: int) -> None:
-        self.log.say(
-            10 + 50 * here // total,
-            f"Fetching the image {self._spawner.options.image}: "
-            f"{here / 1e6:.0f} of {total / 1e6:.0f} MB ({100 * here // total} %)",
-            step="pull",
-        )
 
     async def _remove_leftover(self) -> None:
         """Remove a container of this very server that an earlier Hub left behind."""
