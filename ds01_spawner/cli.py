@@ -20,6 +20,7 @@ from . import __version__, event_list, network, pretend
 from .arguments import DATA, Argument, Failure, argument
 from .buildkit import BuildError
 from .certificates import ca_bundle
+from .clock import utc_now
 from .columns import aligned
 from .gpus import report
 from .gpus.attachment import AttachmentError, choose_backend
@@ -31,7 +32,6 @@ from .images import bases
 from .images.catalogue import CatalogueError
 from .network import NetworkError
 from .policy import PolicyError, explain, format_bytes, load_policy, load_storage_beside, share_of
-from .policy.units import utc_now
 from .runtime import build as runtime
 from .runtime import version, volume_name
 from .store import Store

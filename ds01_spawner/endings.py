@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
+from .clock import utc_now
 from .policy import format_bytes
 
 
@@ -119,7 +120,7 @@ def gone(username: str, project: str) -> Ending:
         project=project,
         cause=Cause.GONE,
         message=f"The server's container was removed from outside. {FILES_ARE_SAFE}",
-        at=datetime.now(timezone.utc),
+        at=utc_now(),
     )
 
 
@@ -130,13 +131,13 @@ def start_failed(username: str, project: str, message: str) -> Ending:
         project=project,
         cause=Cause.START_FAILED,
         message=message,
-        at=datetime.now(timezone.utc),
+        at=utc_now(),
     )
 
 
 def _finished_at(state: dict[str, Any]) -> datetime:
     """Return Docker's time of the end; now, if the container was not seen to end."""
-    return docker_time(str(state.get("FinishedAt", ""))) or datetime.now(timezone.utc)
+    return docker_time(str(state.get("FinishedAt", ""))) or utc_now()
 
 
 def docker_time(text: str) -> datetime | None:

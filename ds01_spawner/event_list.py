@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from sqlalchemy.exc import SQLAlchemyError
 
 from .arguments import DATA, Argument, Failure, argument
+from .clock import utc_now
 from .columns import aligned, printable
 from .lifecycle.events import Event, EventRecords
 
@@ -29,7 +30,7 @@ def moment(text: str) -> datetime:
         If it is neither.
     """
     if found := _AGO.fullmatch(text):
-        return datetime.now(timezone.utc) - timedelta(**{_UNITS[found[2]]: int(found[1])})
+        return utc_now() - timedelta(**{_UNITS[found[2]]: int(found[1])})
     try:
         at = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jupyterhub.user import User
 
 from . import pretend
+from .clock import utc_now
 from .endings import Ending
 from .errors import Refused
 from .lifecycle.told import Told, told_to_owner
@@ -228,7 +229,7 @@ def _read_records(
 
 def _uses(settings: DS01Spawner, username: str) -> Uses:
     """Return what a user takes on the disk; blocks."""
-    return settings.storage_records.uses(datetime.now(timezone.utc), username)
+    return settings.storage_records.uses(utc_now(), username)
 
 
 def _lifecycle(spawner: DS01Spawner) -> Lifecycle:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from . import containers, image_volumes, runtime
 from .accounts import Account
 from .admission.grants import grant_labels
 from .admission.holdings import holding_labels
+from .clock import utc_now
 from .containers import Mount
 from .gpus.devices import Device
 from .shared_folders import SharedFolder
@@ -100,5 +100,5 @@ def _labels(spawner: DS01Spawner, start: str) -> dict[str, str]:
         "ds01.managed": "true",
         "ds01.start": start,
         "ds01.image": spawner.options.image,
-        "ds01.created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "ds01.created_at": utc_now().isoformat(timespec="seconds"),
     }

@@ -9,13 +9,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from . import engine
 from .changes import changes_of
+from .clock import utc_now
 from .errors import Refused
 from .lifecycle import words
 from .lifecycle.events import RESCUED, Event
 from .lifecycle.leaving import keep_files
 from .lifecycle.processes import end_work
 from .policy import Lifecycle
-from .policy.units import utc_now
 from .settings import CULLER
 from .who import requester
 

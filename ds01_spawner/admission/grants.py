@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from .. import engine
+from ..clock import utc_now
 from ..errors import Refused
 from ..gpus.attachment import DRIVER_CAPABILITIES, AttachmentError, Backend, choose_backend
 from ..gpus.demand import RecentDemand
@@ -384,9 +384,7 @@ class Grants:
             if device.uuid in snapshot.holders
         ]
         free = sum(device in snapshot.free for device in held)
-        return forecast.outlook(
-            since, earlier, datetime.now(timezone.utc), max(1, request.count - free)
-        )
+        return forecast.outlook(since, earlier, utc_now(), max(1, request.count - free))
 
     # -- looking -----------------------------------------------------------------------------
 

@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import pynvml
 
+from ..clock import utc_now
 from . import library
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class XidWatch:
                 self._report(event)
 
     def _report(self, event: Any) -> None:
-        at = datetime.now(timezone.utc)
+        at = utc_now()
         for uuid in _devices_of(event):
             try:
                 self._on_fault(uuid, int(event.eventData), at)

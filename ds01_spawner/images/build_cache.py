@@ -10,12 +10,13 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import docker.errors
 
+from ..clock import utc_now
 from ..engine import UNREACHABLE, Docker
 from .disk import bytes_below
 
@@ -145,7 +146,7 @@ class Growth:
     """
 
     def __init__(self, cache: BuildCache, free_bytes: Callable[[], int]) -> None:
-        self.begun = datetime.now(timezone.utc)
+        self.begun = utc_now()
         self._cache = cache
         self._free_bytes = free_bytes
         self._known = 0

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, String, delete, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
-from ..policy.units import utc_now
+from ..clock import utc_now
 from ..store import aware, naive, open_database
 
 #: Events older than this are forgotten.

@@ -9,11 +9,12 @@ import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from ..cgroups.hierarchies import CGROUP_ROOT, PROC, cgroups_of
 from ..cgroups.usage import processes_of
+from ..clock import utc_now
 
 _LOOK_S = 0.2
 
@@ -118,7 +119,7 @@ def executing_in(
         If it is gone, or the kernel does not say.
     """
     seconds = float((proc / "uptime").read_text().split()[0])
-    boot = datetime.now(timezone.utc) - timedelta(seconds=seconds)
+    boot = utc_now() - timedelta(seconds=seconds)
     found = read_all(processes_of(pid, proc=proc, root=root), proc)
     # Seen afterwards: until then the number was this container's, and so is what was read.
     if not is_in(container_id, pid, proc):

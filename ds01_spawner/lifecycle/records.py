@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import String, Update, delete, insert, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ..policy.units import utc_now
+from ..clock import utc_now
 from ..store import aware, naive, put
 from .decide import Reason
 from .events import EVENTS_LAST, Base, EventRecords

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
+from ..clock import utc_now
 from ..engine import UNREACHABLE, Docker
 from ..errors import Refused
 from ..gpus.occupancy import Container
@@ -135,7 +136,7 @@ class Service:
         while True:
             begun = loop.time()
             try:
-                await self.look(datetime.now(timezone.utc))
+                await self.look(utc_now())
             except HubSilent as error:
                 _LOG.warning("Nothing is stopped: %s", error)
             except UNREACHABLE as error:
@@ -217,7 +218,7 @@ class Service:
         names = [(server.user, server.name) for server in known]
         try:
             never_started = self._rules_of("", ()).never_started
-            swept = await self._sweep.look(own, names, never_started, datetime.now(timezone.utc))
+            swept = await self._sweep.look(own, names, never_started, utc_now())
         except Exception:  # noqa: BLE001
             # Nobody's container keeps no server from being looked at.
             _LOG.exception("What no server owns was not removed")

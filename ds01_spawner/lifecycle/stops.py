@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import engine
+from ..clock import utc_now
 from ..engine import UNREACHABLE, Docker
 from ..messages.message import Message
 from ..settings import CULLER
@@ -104,7 +104,7 @@ class Stops:
                 why = f"Stopped {why}."
                 user, project = server.hub.user, server.project
                 self._records.tell(Event(STOPPED, user, project, CULLER, why, numbers))
-                now = datetime.now(timezone.utc)
+                now = utc_now()
                 self._messages.put(Message(f"{key} stopped", "stopped", user, project, why, now))
         except (HubSilent, *UNREACHABLE) as error:
             _LOG.warning("%s is not stopped now: %s", server.label, error)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime
 
+from ..clock import utc_now
 from . import words
 from .decide import Reason
 from .records import ASKED, PROTECTED, Course, Kept, LifeRecords
@@ -39,7 +40,7 @@ def told_to_owner(records: LifeRecords, user: str, of_disk: Mapping[str, str]) -
         What there is to tell of the room that they take, by their containers' ids; a stop that
         comes is told instead.
     """
-    now = datetime.now(timezone.utc)
+    now = utc_now()
     kept = records.kept(now)
     found = {}
     for seen in records.courses(user):

@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..blocking import to_its_end
+from ..clock import utc_now
 from ..lifecycle.events import NOT_SENT, Event
 from ..lifecycle.records import LifeRecords
 from ..lifecycle.told import told_to_owner
-from ..policy.units import utc_now
 from .message import Channel, Message, NotSent
 from .records import MessageRecords, Waiting
 

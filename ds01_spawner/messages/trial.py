@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
+from ..clock import utc_now
 from ..deployment import Deployment, read_deployment
 from .message import Message, NotSent
 
@@ -40,7 +40,7 @@ async def _send(deployment: Deployment, user: str, say: Callable[[str], None]) -
     channels = deployment.settings.channels(records, deployment.links)
     if not channels:
         return ["Nothing is set: c.DS01Spawner.smtp_host or c.DS01Spawner.webhook_url."]
-    now = datetime.now(timezone.utc)
+    now = utc_now()
     why = "An admin has sent this to see whether it arrives. There is nothing to do."
     message = Message(f"test {user} {now.isoformat()}", "test", user, "default", why, now)
     problems = []

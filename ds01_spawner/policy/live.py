@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from ..clock import utc_now
 from ..live import Live
 from .files import PolicyError, load_policy, policy_files
 from .resolve import Policy, Resolved
 from .storage import Folder, folders_of, load_storage_beside, storage_file
-from .units import utc_now
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta
 
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)", re.IGNORECASE | re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -87,8 +87,3 @@ def is_over(end: date | datetime | None, now: datetime) -> bool:
     if isinstance(end, datetime):
         return now > end
     return now.astimezone().date() > end
-
-
-def utc_now() -> datetime:
-    """Return the present moment."""
-    return datetime.now(timezone.utc)

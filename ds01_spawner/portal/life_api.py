@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from ..clock import utc_now
 from ..lifecycle import leaving
 from ..lifecycle.events import Event
 from ..lifecycle.keeping import Keeping, ServerLife
@@ -109,7 +110,7 @@ class LifeApi(Api):
         async def asked() -> Found:
             share = self.site.settings.share_of(person.name, person.groups)
             lifecycle = share.resolved.limits.lifecycle
-            return await ask(person, lifecycle, datetime.now(timezone.utc))
+            return await ask(person, lifecycle, utc_now())
 
         self.answer(model(await self.answered(asked())))
 
@@ -177,7 +178,7 @@ class Protection(LifeApi):
     async def post(self, name: str, project: str) -> None:
         """Protect it."""
         self.admins_only()
-        time, now = timedelta(hours=self.sent(Keep).hours), datetime.now(timezone.utc)
+        time, now = timedelta(hours=self.sent(Keep).hours), utc_now()
         by = self.model["name"]
         await self.answered(self.keeping.protect(name, project, time, by, now))
         self.set_status(204)

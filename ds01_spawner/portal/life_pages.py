@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from tornado import web
 
+from ..clock import utc_now
 from .answers import Page
 
 #: For how long the button keeps a server.
@@ -29,7 +30,7 @@ class KeepOne(Page):
             share = self.site.settings.share_of(person.name, person.groups)
             await self.look.keeping.keep(
                 *(person.name, project, _KEPT, share.resolved.limits.lifecycle),
-                datetime.now(timezone.utc),
+                utc_now(),
             )
 
         await self.answered(keep())
@@ -59,7 +60,7 @@ class Protect(Page):
         is_number = days.isascii() and days.isdigit() and len(days) <= 3
         if not (is_number and 1 <= int(days) <= _MOST_DAYS):
             raise web.HTTPError(400, f"Protect it for 1 to {_MOST_DAYS} days.")
-        time, now = timedelta(days=int(days)), datetime.now(timezone.utc)
+        time, now = timedelta(days=int(days)), utc_now()
         await self.answered(self.look.keeping.protect(*whose, time, self.model["name"], now))
         self.redirect(f"{self.site.prefix}admin", status=303)
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..cgroups.limits import SliceError
 from ..cgroups.slices import Slices, choose_slices, slice_name
 from ..cgroups.usage import Usage, container_usage
 from ..changes import changes_of
+from ..clock import utc_now
 from ..gpus.snapshot import is_of_a_hub, listed_name
 from ..lifecycle.keeping import Keeping
 from ..lifecycle.leaving import Leavings
@@ -171,7 +171,7 @@ class Look:
 
     def _kept(self, listed: Iterable[Mapping[str, Any]]) -> list[Kept]:
         running = {each["Id"] for each in listed if each["State"] == "running"}
-        return self.keeping.all_kept(running, datetime.now(timezone.utc))
+        return self.keeping.all_kept(running, utc_now())
 
     async def _disks(self) -> tuple[Disk, ...]:
         try:
@@ -191,7 +191,7 @@ class Look:
         if slices is not None and readers:
             readers[of_slice] = partial(_slice_usage, slices, slice_name(person.name))
         measured = await self._rates.measure(readers)
-        uses = self._settings.storage_records.uses(datetime.now(timezone.utc), person.name)
+        uses = self._settings.storage_records.uses(utc_now(), person.name)
         shown = [
             replace(server, now=measured.get(id_), disk_bytes=uses.of_container(id_))
             for id_, (server, _) in servers.items()

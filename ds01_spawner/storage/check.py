@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..clock import utc_now
 from ..errors import Refused
 from ..policy import format_bytes
 from . import room, words
@@ -40,7 +40,7 @@ async def no_gpu(spawner: DS01Spawner) -> str:
     user, lifecycle = spawner.user.name, spawner.limits().lifecycle
     if lifecycle.workspace_bytes is None:
         return ""
-    records, now = spawner.storage_records, datetime.now(timezone.utc)
+    records, now = spawner.storage_records, utc_now()
     try:
         uses = await spawner.in_thread(records.uses, now, user)
         if why := words.too_full_for_gpu(uses, user, lifecycle):

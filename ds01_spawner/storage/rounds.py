@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from ..clock import utc_now
 from ..engine import UNREACHABLE, Docker
 from ..lone_thread import LoneThread
 from . import places
@@ -92,7 +93,7 @@ class Rounds:
     async def _lane(self) -> None:
         while True:
             try:
-                is_done = await self.one(datetime.now(timezone.utc))
+                is_done = await self.one(utc_now())
             except Exception:  # noqa: BLE001
                 # What is not measured keeps nobody from anything.
                 _LOG.exception("A measurement failed")

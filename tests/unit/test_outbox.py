@@ -84,13 +84,7 @@ class Post:
 @pytest.fixture
 def post(tmp_path, monkeypatch):
     made = Post(tmp_path / "ds01.sqlite")
-
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return made.now
-
-    monkeypatch.setattr(told, "datetime", Clock)
+    monkeypatch.setattr(told, "utc_now", lambda: made.now)
     return made
 
 
