@@ -1,5 +1,9 @@
 """One real Hub for all tests that need one, with the runtime and the base images built."""
 
+import fcntl
+import tempfile
+from pathlib import Path
+
 import docker
 import pytest
 
@@ -33,6 +37,17 @@ def hub(built, tmp_path_factory):
         yield deployment
     finally:
         deployment.close()
+
+
+@pytest.fixture(scope="module")
+def no_other_builds():
+    """Wait for the builds of other tests on this machine.
+
+    The limits of all builds on an engine are one Hub's, and another one's end what runs.
+    """
+    with Path(tempfile.gettempdir(), "ds01-test-builds.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture

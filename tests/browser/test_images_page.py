@@ -14,7 +14,7 @@ BUILD_MS = 180_000
 
 
 @pytest.fixture(scope="module")
-def hub(built, tmp_path_factory):
+def hub(built, no_other_builds, tmp_path_factory):
     """Return a running Hub with its portal, where little free disk is enough."""
     deployment = Hub(tmp_path_factory.mktemp("hub"), "imagespage", portal=True)
     deployment.configure("c.DS01Spawner.lowest_free_disk = '1G'\n")

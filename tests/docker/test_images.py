@@ -21,7 +21,7 @@ SMALL = {"memory": "1g", "cpus": 0.5}
 
 
 @pytest.fixture(scope="module")
-def hub(built, tmp_path_factory) -> Iterator[Hub]:
+def hub(built, no_other_builds, tmp_path_factory) -> Iterator[Hub]:
     deployment = Hub(tmp_path_factory.mktemp("hub"), "images", portal=True)
     small = {"largest": "100m", "build_time_m": 0.2, "versions": 2}
     deployment.write_policy(

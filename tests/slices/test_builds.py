@@ -20,7 +20,7 @@ from .users import MIB, SLOW, eventually
 
 
 @pytest.fixture
-def room(engine):
+def room(engine, no_other_builds):
     return choose_build_room(engine.info())
 
 
