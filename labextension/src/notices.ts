@@ -57,11 +57,9 @@ export class Notices {
       }
     }
     for (const [what, message] of told) {
-      const id = this.disk.get(what);
-      if (id === undefined) {
+      // The figures change with each measurement: an update would show what was put away.
+      if (!this.disk.has(what)) {
         this.disk.set(what, Notification.warning(message, { autoClose: false }));
-      } else if (Notification.manager.has(id)) {
-        Notification.update({ id, message });
       }
     }
   }
