@@ -169,6 +169,7 @@ def deployment(built, tmp_path):
         deployment.close()
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_servers_running_and_the_next_run_finds_them(deployment):
     deployment.start()
     deployment.start_server()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import docker
@@ -107,9 +108,9 @@ def started(hub):
 SELDOM = ("debian11", "debian13", "busybox", "old-packages", "broken-python")
 
 
-def seldom(image: Image) -> object:
+def seldom(image: Image, names: Collection[str] = SELDOM) -> object:
     """Return it as a parameter that is left to the long tests, if it is one of those."""
-    return pytest.param(image, marks=pytest.mark.long) if image.name in SELDOM else image
+    return pytest.param(image, marks=pytest.mark.long) if image.name in names else image
 
 
 @pytest.fixture(
@@ -193,7 +194,11 @@ def test_files_save(server):
     assert (code, printed.splitlines()[-1]) == (0, text["content"])
 
 
-@pytest.mark.parametrize("image", [*map(seldom, WITHOUT_JUPYTER)], ids=lambda image: image.name)
+@pytest.mark.parametrize(
+    "image",
+    [seldom(image, (*SELDOM, "venv", "no-python")) for image in WITHOUT_JUPYTER],
+    ids=lambda image: image.name,
+)
 def test_widgets_that_a_user_installs_work_and_are_said_to_be_temporary(started, image):
     server = started(image.name)
     printed = server.run(INSTALL, within_s=120)

@@ -3,6 +3,8 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from ds01_spawner.lifecycle.records import LifeRecords
 
 from ..hub import eventually
@@ -29,6 +31,7 @@ def work(server, code):
         server.request("POST", "api/kernels", json={})
 
 
+@pytest.mark.long
 def test_a_gpu_that_works_keeps_its_server_and_an_idle_one_goes_to_the_next(make_gpu_hub):
     hub = make_gpu_hub("a100-80gb:4,mig=7x1g.10gb@3", culler=True)
     hub.write_policy(POLICY)
