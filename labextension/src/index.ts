@@ -1,7 +1,7 @@
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import type { CodeCell } from '@jupyterlab/cells';
 import { IDocumentManager } from '@jupyterlab/docmanager';
-import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
+import { INotebookTracker, NotebookActions, type Notebook } from '@jupyterlab/notebook';
 import { IStatusBar } from '@jupyterlab/statusbar';
 
 import { Item } from './item';
@@ -54,13 +54,17 @@ const outputs: JupyterFrontEndPlugin<void> = {
   optional: [IDocumentManager],
   activate: (app: JupyterFrontEnd, tracker: INotebookTracker, documents: IDocumentManager | null) => {
     const mayWrite = () => documents?.autosave ?? true;
+    const reopened = new WeakMap<Notebook, Reopened>();
     tracker.widgetAdded.connect((_, panel) => {
-      new Reopened(panel, app.serviceManager.serverSettings, mayWrite);
+      const settings = app.serviceManager.serverSettings;
+      reopened.set(panel.content, new Reopened(panel, settings, mayWrite));
     });
     NotebookActions.executionScheduled.connect((_, { notebook, cell }) => {
+      const { model } = cell as CodeCell;
+      reopened.get(notebook)?.scheduled(model);
       setTimeout(() => {
         const panel = tracker.find(({ content }) => content === notebook);
-        if (panel && (cell as CodeCell).model.executionState === 'running') {
+        if (panel && model.executionState === 'running') {
           void saveIf(panel, mayWrite());
         }
       }, LONG_MS);

@@ -7,6 +7,8 @@ import { askForOutputs, show, tellTaken, type Kept, type KeptCell } from './outp
 /** Seconds between two looks: at cells that run, and at those that other pages follow. */
 const RUNNING_S = 1;
 const OTHERS_S = 10;
+/** Of the time, looks take a part like this at most: much output, or a slow network. */
+const BUSY_SHARE = 0.2;
 
 /**
  * Shows in a notebook what its cells print that were begun before this page was opened, or before
@@ -27,6 +29,11 @@ export class Reopened {
     panel.sessionContext.connectionStatusChanged.connect((_, status) => this.connection(status));
     panel.disposed.connect(() => clearTimeout(this.timer));
     this.begin(panel.sessionContext.session?.kernel ?? null);
+  }
+
+  /** Note that this page runs a cell now: what is on its way here is of the run before. */
+  scheduled(model: ICodeCellModel): void {
+    this.scheduledAt.set(model, performance.now());
   }
 
   private begin(kernel: Kernel.IKernelConnection | null): void {
@@ -58,6 +65,7 @@ export class Reopened {
       return;
     }
     let kept: Kept;
+    let askedAt = 0;
     try {
       await panel.context.ready;
       if (this.wasAway) {
@@ -65,6 +73,7 @@ export class Reopened {
           .filter(cell => cell.model.type === 'code')
           .forEach(cell => (cell as CodeCell).outputArea.future?.dispose());
       }
+      askedAt = performance.now();
       const path = panel.context.localPath;
       kept = await askForOutputs(kernel, path, this.version, this.wasAway, this.settings);
     } catch {
@@ -78,14 +87,18 @@ export class Reopened {
     await this.readAgain(kept);
     this.wasAway = false;
     this.version = kept.version;
-    const known = kept.cells.filter(cell => this.find(cell) !== undefined);
+    const tookS = (performance.now() - askedAt) / 1000;
+    const known = kept.cells.filter(cell => {
+      const model = this.find(cell);
+      return model !== undefined && !(this.scheduledAt.get(model)! > askedAt);
+    });
     known.forEach(cell => this.see(cell));
     await this.take(
       kernel,
       known.filter(cell => cell.is_done)
     );
     if (known.some(cell => !cell.is_done)) {
-      this.soon(RUNNING_S);
+      this.soon(Math.max(RUNNING_S, tookS / BUSY_SHARE));
     } else if (kept.others) {
       this.soon(OTHERS_S);
     }
@@ -150,6 +163,7 @@ export class Reopened {
   private version = 0;
   private timer = 0;
   private readonly models = new Map<string, ICodeCellModel>();
+  private readonly scheduledAt = new WeakMap<ICodeCellModel, number>();
 }
 
 /** Save a notebook that has changed, if the user has such things done. */

@@ -121,3 +121,32 @@ def test_a_cell_that_prints_for_ever_fills_neither_the_memory_nor_the_file(perso
     answer = server.request("GET", "api/contents/Untitled.ipynb").json()
     assert "lines were too much to keep" in json.dumps(answer)
     assert len(json.dumps(answer)) < 3 << 20
+
+
+@pytest.mark.long
+def test_what_is_on_its_way_when_a_cell_is_run_anew_is_not_shown(person):
+    zeke, server = begin(person, "zeke", LINES)
+    eventually(lambda: 20 in lines(zeke), "it prints, and the page has saved the cell")
+    close(zeke)
+    reopen(zeke)
+    eventually(lambda: lines(zeke), "what it printed is there")
+    on_their_way = []
+    zeke.page.route("**/ds01/outputs/**", lambda route: on_their_way.append((route, route.fetch())))
+    eventually(lambda: zeke.page.wait_for_timeout(100) or on_their_way, "an answer is on its way")
+    assert server.request(
+        "PUT", "api/contents/enough", json={"type": "file", "format": "text", "content": ""}
+    ).ok
+    zeke.page.locator(".jp-Notebook .jp-CodeCell").first.locator(".cm-content").click()
+    zeke.page.keyboard.press("Shift+Enter")
+    expect(prompt(zeke)).to_have_text("[2]:")
+    assert lines(zeke) == []
+
+    for route, answer in on_their_way:
+        assert "line 20" in answer.text()
+        route.fulfill(response=answer)
+    zeke.page.unroute("**/ds01/outputs/**")
+
+    # Longer than until the next look.
+    zeke.page.wait_for_timeout(3000)
+    assert lines(zeke) == []
+    expect(prompt(zeke)).to_have_text("[2]:")
