@@ -147,7 +147,8 @@ class Hub:
                 stdout=log,
                 stderr=log,
             )
-        eventually(self._serves, f"the Hub serves (its log is {self.log})")
+        # It waits for an engine that is slow to remove what an earlier Hub has left.
+        eventually(self._serves, f"the Hub serves (its log is {self.log})", 120)
         if self.has_culler and self.culler is None:
             self.culler = self.launch_culler()
 
