@@ -207,7 +207,7 @@ settle_old_proxy() {
     [[ -e "$pid_file" ]] || return 0
     pid="$(<"$pid_file")"
     if [[ "$pid" =~ ^[0-9]+$ && -e "/proc/$pid" ]] &&
-        tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q configurable-http-proxy; then
+        tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q configurable-http-proxy; then
         step "Stopping the proxy that a Hub left behind (process $pid)"
         kill "$pid" 2>/dev/null || true
         local deadline=$((SECONDS + 5))
@@ -220,7 +220,8 @@ settle_old_proxy() {
 settle_old_services() {
     local process
     for process in /proc/[0-9]*; do
-        if tr '\0' ' ' <"$process/cmdline" 2>/dev/null |
+        # The first redirection holds for the second, too: a process may just have ended.
+        if tr '\0' ' ' 2>/dev/null <"$process/cmdline" |
             grep -qE -- ' -m ds01_spawner\.(portal|lifecycle) ' &&
             [[ "$(readlink "$process/cwd")" == "$DATA" ]]; then
             step "Stopping a service that a Hub left behind (process ${process#/proc/})"

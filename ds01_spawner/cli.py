@@ -299,8 +299,7 @@ _POLICY_FILE = argument(
     "--file",
     metavar="FILE",
     type=Path,
-    default=Path(os.environ.get("DS01_DATA") or "/var/lib/ds01") / "policy/resource-limits.yaml",
-    help="the policy, with the other files beside it (%(default)s)",
+    help="the policy, with the other files beside it (policy/resource-limits.yaml in --data)",
 )
 
 
@@ -332,13 +331,13 @@ def policy_validate(args: argparse.Namespace) -> int:
         help="a group of the user's on the Hub; may be given several times",
     ),
     _POLICY_FILE,
+    DATA,
     argument("--json", action="store_true", help="print an object with a value and source a key"),
 )
 def policy_explain(args: argparse.Namespace) -> int:
     """show what a user may have, and where each value comes from"""
-    share = share_of(
-        load_policy(args.file), load_storage_beside(args.file), args.user, args.group, utc_now()
-    )
+    file = args.file or args.data / "policy/resource-limits.yaml"
+    share = share_of(load_policy(file), load_storage_beside(file), args.user, args.group, utc_now())
     resolved = share.resolved
     if args.json:
         _say(json.dumps(explain.as_objects(resolved), indent=2))

@@ -13,6 +13,7 @@ from .endings import Ending
 from .gpus.request import parse_request
 from .images.catalogue import CatalogueImage
 from .images.shelf import UserImage
+from .lifecycle import words as life_words
 from .options import NO_GPU, SMALLEST_CPUS, SMALLEST_MEMORY_BYTES, Choices
 from .pages import seen_by
 from .policy import format_bytes, parse_bytes
@@ -200,6 +201,7 @@ def render_form(
     return _ENVIRONMENT.get_template("spawn_form.html").render(
         images=images,
         limits=limits,
+        life=life_words.limits(limits.lifecycle),
         folders=choices.folders,
         missing_folders=missing_folders,
         refusal=refusal,

@@ -66,6 +66,8 @@ class Project:
         That its server will be stopped soon, and why, or fills the disk; empty if neither is so.
     can_be_kept
         Whether "Keep it running" would put that off.
+    keep_until
+        Until when it is kept, in UTC; None if it is not.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Project:
     folder: str = ""
     notice: str = ""
     can_be_kept: bool = False
+    keep_until: datetime | None = None
 
     @property
     def last_used(self) -> float:
@@ -193,6 +196,7 @@ class PageInfo:
             folder=folder,
             notice=told.notice if told else "",
             can_be_kept=bool(told and told.can_be_kept),
+            keep_until=told.keep_until if told else None,
         )
 
     async def _existing(self, spawner: DS01Spawner) -> list[str]:

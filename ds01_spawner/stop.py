@@ -13,7 +13,7 @@ from .clock import utc_now
 from .errors import Refused
 from .lifecycle import words
 from .lifecycle.events import RESCUED, Event
-from .lifecycle.leaving import keep_files
+from .lifecycle.leaving import keep_files, most_to_keep
 from .lifecycle.processes import end_work
 from .policy import Lifecycle
 from .settings import CULLER
@@ -59,7 +59,7 @@ class Stop:
             await end_work(found["Id"], found["State"]["Pid"], lifecycle.stop_grace)
             if is_culled and lifecycle.rescue_bytes:
                 # What the work has written at its end is kept, too.
-                told = await self._keep_files(found, lifecycle.rescue_bytes)
+                told = await self._keep_files(found, await self._most_to_keep(lifecycle))
                 reason += told if reason else ""
         await engine.stop(spawner.docker, found["Id"], 0 if now else spawner.stop_grace_s)
         ended = await engine.patiently(spawner.inspect_own)
@@ -83,12 +83,24 @@ class Stop:
             # A stop needs no policy.
             return Lifecycle()
 
+    async def _most_to_keep(self, lifecycle: Lifecycle) -> int:
+        """Return how many bytes may be kept."""
+        spawner, user = self._spawner, self._spawner.user.name
+        try:
+            uses = await spawner.in_thread(spawner.storage_records.uses, utc_now(), user)
+        except SQLAlchemyError as error:
+            spawner.log.warning("Cannot read what the files of %s take: %s", user, error)
+            return lifecycle.rescue_bytes
+        return most_to_keep(lifecycle, uses, user)
+
     async def _keep_files(self, running: dict[str, Any], most_bytes: int) -> str:
         """Keep files that would go with the server; return what its owner is told of them."""
         spawner = self._spawner
         changed = partial(changes_of, spawner.client)
         try:
             rescued = await keep_files(spawner.docker, changed, running, most_bytes, utc_now())
+            # They count from now on.
+            await spawner.in_thread(spawner.storage_records.want, spawner.user.name)
         except Exception as error:  # noqa: BLE001
             # Whatever it is, the server is stopped and gives everything back.
             spawner.log.warning("The files of %s cannot be kept: %r", spawner._log_name, error)

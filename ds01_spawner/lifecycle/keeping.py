@@ -40,8 +40,8 @@ class ServerLife:
         Whether that is near enough to be told.
     warnings
         How often its owner was warned of it: 1 or 2 if `is_warned`.
-    words
-        What to tell; empty if there is nothing.
+    words, because
+        What to tell, and the same to follow "stops at 14:30"; empty if there is nothing.
     keep_until
         Until when it is kept; None if nobody has asked.
     keep_most_until
@@ -63,6 +63,7 @@ class ServerLife:
     is_warned: bool
     warnings: int
     words: str
+    because: str
     keep_until: datetime | None
     keep_most_until: datetime | None
     cpu_percent: float | None
@@ -192,6 +193,7 @@ class Keeping:
             is_warned=is_warned,
             warnings=_warnings(course) if course and is_warned else 0,
             words=words.told(course, now) if course and is_warned else "",
+            because=words.because(Reason(course.why)) if course and is_warned else "",
             keep_until=course.keep_until if course else asked,
             keep_most_until=_most_until(course, lifecycle, now),
             cpu_percent=course.cpu_percent if course else None,

@@ -16,7 +16,9 @@ from ..engine import UNREACHABLE, Docker
 from ..errors import Refused
 from ..images import shelf
 from ..images.installed import read_installed
+from ..policy import Lifecycle
 from ..servers import running_server
+from ..storage.records import Uses
 
 #: Seconds for one look at packages, or at files.
 _LOOK_S = 12.0
@@ -166,6 +168,14 @@ class Leavings:
             )
         found = await running_server(self._docker, self._hub_id, user, project)
         return await keep_files(self._docker, self._changed, found, most_bytes, now)
+
+
+def most_to_keep(lifecycle: Lifecycle, uses: Uses, user: str) -> int:
+    """Return how much of what goes with a server may be kept: what the user's files leave of it."""
+    used, limit = uses.of_user(user), lifecycle.workspace_bytes
+    if used is None or limit is None:
+        return lifecycle.rescue_bytes
+    return min(lifecycle.rescue_bytes, max(0, limit - used))
 
 
 async def find_files(docker_call: Docker, changed: Changed, container: Mapping[str, Any]) -> Files:

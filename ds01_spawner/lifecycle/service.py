@@ -133,12 +133,15 @@ class Service:
     async def run(self) -> None:
         """Look at all servers for ever."""
         loop = asyncio.get_running_loop()
+        # The Hub and its service are started together.
+        silence = logging.INFO
         while True:
             begun = loop.time()
             try:
                 await self.look(utc_now())
+                silence = logging.WARNING
             except HubSilent as error:
-                _LOG.warning("Nothing is stopped: %s", error)
+                _LOG.log(silence, "Nothing is stopped: %s", error)
             except UNREACHABLE as error:
                 _LOG.warning("Nothing is stopped, as the engine does not answer: %s", error)
             except Exception:  # noqa: BLE001

@@ -24,11 +24,14 @@ class Told:
         Until when it is kept; None if nobody has asked.
     can_be_kept
         Whether that would put off what the notice says.
+    can_be_ended
+        Whether its owner has asked for it to be kept, and can end that.
     """
 
     notice: str
     keep_until: datetime | None = None
     can_be_kept: bool = False
+    can_be_ended: bool = False
 
 
 def told_to_owner(records: LifeRecords, user: str, of_disk: Mapping[str, str]) -> dict[str, Told]:
@@ -50,7 +53,8 @@ def told_to_owner(records: LifeRecords, user: str, of_disk: Mapping[str, str]) -
             notice = words.told(course, now)
             can_be_kept = bool(course.why) and Reason(course.why).is_idleness
         if notice or course.keep_until:
-            found[course.project] = Told(notice, course.keep_until, can_be_kept)
+            is_asked = any(k.kind == ASKED for k in kept if k.container_id == course.container_id)
+            found[course.project] = Told(notice, course.keep_until, can_be_kept, is_asked)
     return found
 
 

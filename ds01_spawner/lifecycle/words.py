@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from ..policy import format_bytes
+from ..policy import Lifecycle, format_bytes
 from .decide import Reason, Rules, Stop
 from .leaving import Files, Rescued
 from .records import Course
@@ -94,25 +94,23 @@ def _missed(files: Files, problem: str) -> str:
 
 def warned(why: Reason, stop_at: datetime, now: datetime) -> str:
     """Return what an owner is told before a stop."""
-    left = duration(stop_at - now)
+    return f"It will be stopped in {duration(stop_at - now)}{because(why)}"
+
+
+def because(why: Reason) -> str:
+    """Return why a server will be stopped, to follow "stops at 14:30"."""
     if why is Reason.RUNTIME:
-        return f"It will be stopped in {left}: then it has run as long as a server may."
+        return ": then it has run as long as a server may."
     if why is Reason.CONTAINER_FULL:
         return (
-            f"It will be stopped in {left}: its files outside /workspace and your home take too "
-            "much of the disk. Delete some, for example in /tmp."
+            ": its files outside /workspace and your home take too much of the disk. Delete some, "
+            "for example in /tmp."
         )
     if why is Reason.WORKSPACE_FULL:
-        return (
-            f"It will be stopped in {left}: your files take too much of the disk for a server with "
-            "a GPU. Delete some."
-        )
+        return ": your files take too much of the disk for a server with a GPU. Delete some."
     if why is Reason.STALLED:
-        return (
-            f"It will be stopped in {left}: what runs in it uses neither CPU nor GPU, and may wait "
-            "for an input."
-        )
-    return f"It will be stopped in {left} if nothing runs in it."
+        return ": what runs in it uses neither CPU nor GPU, and may wait for an input."
+    return " if nothing runs in it. An open page does not count."
 
 
 def told(course: Course, now: datetime) -> str:
@@ -120,3 +118,16 @@ def told(course: Course, now: datetime) -> str:
     if course.stop_at is None or not course.why:
         return ""
     return warned(Reason(course.why), course.stop_at, now)
+
+
+def limits(lifecycle: Lifecycle) -> str:
+    """Return how long a user's servers go on; empty if nothing ends them."""
+    idle, most = lifecycle.idle_timeout, lifecycle.max_runtime
+    parts = []
+    if idle is not None:
+        parts.append(
+            f"after {duration(idle)} in which nothing runs in it (an open page does not count)"
+        )
+    if most is not None:
+        parts.append(f"after {duration(most)} in any case")
+    return f"A server is stopped {', and '.join(parts)}." if parts else ""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from ..clock import utc_now
-from ..lifecycle import leaving
+from ..lifecycle import events, leaving, words
 from ..lifecycle.events import Event
 from ..lifecycle.keeping import Keeping, ServerLife
 from ..lifecycle.records import PROTECTED
@@ -98,6 +98,11 @@ class LifeApi(Api):
     def keeping(self) -> Keeping:
         """Keeps servers, and tells of them."""
         return self.look.keeping
+
+    def most_to_keep(self, person: Person, lifecycle: Lifecycle, now: datetime) -> int:
+        """Return how many bytes of what goes with a server of theirs somebody may keep."""
+        uses = self.site.settings.storage_records.uses(now, person.name)
+        return leaving.most_to_keep(lifecycle, uses, person.name)
 
     async def with_policy(
         self,
@@ -198,8 +203,8 @@ class OneLeaving(LifeApi):
     async def get(self, project: str) -> None:
         """Answer it."""
         await self.with_policy(
-            lambda person, lifecycle, _: self.look.leavings.look(
-                person.name, project, lifecycle.rescue_bytes
+            lambda person, lifecycle, now: self.look.leavings.look(
+                person.name, project, self.most_to_keep(person, lifecycle, now)
             ),
             Leaving,
         )
@@ -212,12 +217,17 @@ class OneRescue(LifeApi):
     async def post(self, project: str) -> None:
         """Keep them, up to the policy's size."""
         self.sent(Nothing)
-        await self.with_policy(
-            lambda person, lifecycle, now: self.look.leavings.keep(
-                person.name, project, lifecycle.rescue_bytes, now
-            ),
-            KeptFiles,
-        )
+
+        async def keep(person: Person, lifecycle: Lifecycle, now: datetime) -> leaving.Rescued:
+            most = self.most_to_keep(person, lifecycle, now)
+            kept = await self.look.leavings.keep(person.name, project, most, now)
+            self.site.settings.storage_records.want(person.name)
+            if why := words.rescued(kept).removeprefix(". "):
+                event = Event(events.RESCUED, person.name, project, person.name, f"{why}.")
+                self.site.settings.life_records.tell(event, events.ONCE_IN)
+            return kept
+
+        await self.with_policy(keep, KeptFiles)
 
 
 class OwnEvents(LifeApi):

@@ -37,6 +37,16 @@ class KeepOne(Page):
         self.redirect(self.site.prefix, status=303)
 
 
+class KeepNoLonger(Page):
+    """``servers/<project>/keep/end``: where its owner ends that a server is kept."""
+
+    async def post(self, project: str) -> None:
+        """End it, and go back."""
+        person = await self.answered(self.person())
+        await self.answered(self.look.keeping.end(person.name, project, person.name))
+        self.redirect(self.site.prefix, status=303)
+
+
 class EndKept(Page):
     """``kept/end``: where an admin ends that a server is kept."""
 
@@ -104,6 +114,7 @@ def routes(prefix: str, arguments: dict[str, Any]) -> Iterable[tuple[str, type[P
     """Return the addresses of the pages above."""
     return [
         (rf"{prefix}servers/([^/]+)/keep", KeepOne, arguments),
+        (rf"{prefix}servers/([^/]+)/keep/end", KeepNoLonger, arguments),
         (rf"{prefix}kept/end", EndKept, arguments),
         (rf"{prefix}protect", Protect, arguments),
         (rf"{prefix}events", EventList, arguments),

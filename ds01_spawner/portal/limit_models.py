@@ -94,13 +94,19 @@ class SharedFolder(BaseModel):
 
 
 class Limits(BaseModel):
-    """What a user may have and has; ``enforced`` is what holds the sum over all servers."""
+    """What a user may have and has.
+
+    ``enforced`` is what holds the sum over all servers. ``life`` says how long one goes on, and
+    ``files`` what there is to tell of the room that the user's files take.
+    """
 
     user: str
     group: str | None
     groups: list[str]
     why: str
     enforced: str
+    life: str
+    files: str
     limits: list[Limit]
     servers: list[OneServer]
     policy: dict[str, dict[str, Any]]
@@ -116,6 +122,8 @@ class Limits(BaseModel):
             groups=list(resolved.groups),
             why=resolved.why,
             enforced=found.enforced,
+            life=found.life,
+            files=found.files,
             limits=[Limit.model_validate(bar, from_attributes=True) for bar in found.bars],
             servers=list(map(OneServer.of, found.servers)),
             policy=explain.as_objects(resolved),

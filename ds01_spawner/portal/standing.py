@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..lifecycle import words as life_words
 from ..names import project_of
 from ..policy import Limits, Share, explain, format_bytes
 from ..storage import words
@@ -104,6 +105,8 @@ class Standing:
     ----------
     enforced
         What holds the sum over all servers: ``slice`` or ``admission``.
+    life
+        How long servers go on.
     files, of_servers
         What to tell of the room that the user's files take, and of what servers take, by their
         containers' ids.
@@ -113,6 +116,7 @@ class Standing:
     servers: tuple[Server, ...]
     bars: tuple[Bar, ...]
     enforced: str
+    life: str
     files: str
     of_servers: Mapping[str, str]
 
@@ -177,7 +181,8 @@ def standing(
         bar("storage_workspace", "Files", uses.of_user(user), lifecycle.workspace_bytes, "B"),
     )
     of_user, of_servers = words.of_user(uses, user, lifecycle), words.of_servers(uses, lifecycle)
-    return Standing(share, tuple(servers), bars, enforced, of_user, of_servers)
+    life = life_words.limits(lifecycle)
+    return Standing(share, tuple(servers), bars, enforced, life, of_user, of_servers)
 
 
 def total_of(measured: Iterable[Measured | None]) -> Measured | None:

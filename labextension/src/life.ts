@@ -19,6 +19,8 @@ export interface Life {
   /** How often it was warned of this stop. */
   warnings?: number;
   words: string;
+  /** The same, to follow "stops at 14:30". */
+  because: string;
   keep_until: string | null;
   /** Until when it could be kept; null if it cannot. */
   keep_most_until: string | null;

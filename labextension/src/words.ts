@@ -57,9 +57,9 @@ export function timeLeft(life: Life): string {
   return hours >= 2 ? `Stops in ${hours} hours` : `Stops in ${minutes} min`;
 }
 
-/** What a warning says: the time that stays true while it is on the screen, and the portal's words. */
+/** What a warning says: the time that stays true while it is on the screen, and the portal's reason. */
 export function warning(life: Life): string {
-  return `This server stops ${clock(life.stop_at!, life)}. ${life.words}`;
+  return `This server stops ${clock(life.stop_at!, life)}${life.because}`;
 }
 
 /** What is said of the disk, by what fills; not of what the server is stopped for, which a warning says. */

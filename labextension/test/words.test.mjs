@@ -22,6 +22,7 @@ function life(more) {
     is_warned: true,
     warnings: 1,
     words: 'It will be stopped in 9 minutes if nothing runs in it.',
+    because: ' if nothing runs in it.',
     keep_until: null,
     keep_most_until: after(24 * 60),
     gpu_percent: null,
@@ -76,15 +77,17 @@ test('it is kept for four hours, or as long as it can be', () => {
 
 test('no message is longer than what JupyterLab shows', () => {
   const said = {
-    idle: 'It will be stopped in 23 hours 59 minutes if nothing runs in it.',
-    stalled:
-      'It will be stopped in 59 minutes: what runs in it uses neither CPU nor GPU, and may wait ' +
-      'for an input.',
-    runtime: 'It will be stopped in 6 hours: then it has run as long as a server may.'
+    idle: ' if nothing runs in it. An open page does not count.',
+    stalled: ': what runs in it uses neither CPU nor GPU, and may wait for an input.',
+    runtime: ': then it has run as long as a server may.',
+    'container-full':
+      ': its files outside /workspace and your home take too much of the disk. Delete some, for ' +
+      'example in /tmp.'
   };
-  for (const [why, text] of Object.entries(said)) {
-    const message = words.warning(life({ why, words: text }));
-    assert.ok(message.endsWith(text));
+  for (const [why, because] of Object.entries(said)) {
+    const message = words.warning(life({ why, because }));
+    assert.match(message, /^This server stops at \d\d:\d\d/);
+    assert.ok(message.endsWith(because));
     assert.ok(message.length <= 140, `${message.length}: ${message}`);
   }
   for (const is_memory_shared of [true, false]) {

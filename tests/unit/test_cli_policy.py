@@ -51,6 +51,13 @@ def test_a_file_that_is_not_there(tmp_path, capsys):
     assert "cannot be read: No such file" in capsys.readouterr().err
 
 
+def test_the_policy_is_the_one_of_a_data_directory(file, tmp_path, capsys):
+    (tmp_path / "data/policy").mkdir(parents=True)
+    file.rename(tmp_path / "data/policy" / file.name)
+    assert main(["policy", "explain", "ann", "--data", str(tmp_path / "data")]) == 0
+    assert "16g" in capsys.readouterr().out
+
+
 def test_explain_gives_each_key_its_value_in_the_files_unit_and_its_source(file, capsys):
     assert main(["policy", "explain", "ann", "--file", str(file), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

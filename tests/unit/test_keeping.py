@@ -121,7 +121,7 @@ async def test_a_server_that_nothing_stops_needs_no_keeping(keeping):
 async def test_a_warned_server_says_so_until_it_is_kept(keeping, records):
     records.keep_courses([course()])
     found = await keeping.life("alice", "vision", RULES, NOW)
-    assert found.words == "It will be stopped in 9 minutes if nothing runs in it."
+    assert found.words.startswith("It will be stopped in 9 minutes if nothing runs in it.")
     assert told_to_owner(records, "alice", {})["vision"].notice
 
     await keeping.keep("alice", "vision", HOUR, RULES, NOW)

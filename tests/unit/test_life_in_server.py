@@ -23,6 +23,7 @@ SAID = {
     "why": "idle",
     "is_warned": True,
     "words": "It will be stopped in 9 minutes if nothing runs in it.",
+    "because": " if nothing runs in it.",
     "warnings": 1,
     "keep_until": None,
     "keep_most_until": "2026-06-02T12:00:00Z",

@@ -163,6 +163,17 @@ async def test_the_admins_page_lists_ends_and_protects(portal):
         assert "1 to 365 days" in bad.body.decode()
 
 
+async def test_an_owner_ends_that_a_server_is_kept(portal):
+    records = portal.records
+    records.keep(Kept("c1", "alice", "vision", ASKED, NOW + HOUR, "alice"))
+    answer = await portal.ask("alice", "POST", "servers/vision/keep/end", urlencode({}))
+    assert (answer.code, records.kept(NOW)) == (303, [])
+    # Nothing is kept any more, and an admin's protection is not its owner's to end.
+    records.keep(Kept("c1", "alice", "vision", PROTECTED, NOW + HOUR, "root"))
+    answer = await portal.ask("alice", "POST", "servers/vision/keep/end", urlencode({}))
+    assert (answer.code, len(records.kept(NOW))) == (404, 1)
+
+
 async def test_a_file_that_keeps_a_server_has_no_button(portal):
     memory = Memory(NOW, NOW, NOW)
     portal.records.keep_courses([Course("c1", "alice", "vision", memory, keep_until=NOW + HOUR)])

@@ -767,7 +767,7 @@ def test_a_look_that_fails_is_followed_by_another(world, caplog):
 
     world.service._cycle = timedelta(0)
     world.service.look = look
-    with caplog.at_level(logging.WARNING), pytest.raises(asyncio.CancelledError):
+    with caplog.at_level(logging.INFO), pytest.raises(asyncio.CancelledError):
         asyncio.run(world.service.run())
     assert len(looks) == 5
     assert "Nothing is stopped: down" in caplog.text

@@ -19,6 +19,7 @@ from ds01_spawner.lifecycle.events import Event
 from ds01_spawner.lifecycle.leaving import Files, Rescued
 from ds01_spawner.policy import Lifecycle
 from ds01_spawner.spawner import DS01Spawner
+from ds01_spawner.storage.records import Kind, Use, Uses
 from ds01_spawner.who import Requester
 
 ID = "c0ffee"
@@ -37,7 +38,9 @@ class Server:
         self._log_name = "ada"
         self.stop_grace_s, self.docker = 7, None
         self.running, self.done = running, []
-        self.life_records = self
+        self.life_records = self.storage_records = self
+        self.taken: int | None = None
+        self.wanted: list[str] = []
         self.reason: str | Exception = "after 30 minutes without activity"
         self.policy: Exception | None = None
         self.rescue_bytes = 1 << 20
@@ -66,9 +69,19 @@ class Server:
     def share(self):
         if self.policy:
             raise self.policy
-        lifecycle = Lifecycle(stop_grace=timedelta(seconds=90), rescue_bytes=self.rescue_bytes)
+        lifecycle = Lifecycle(
+            stop_grace=timedelta(seconds=90),
+            rescue_bytes=self.rescue_bytes,
+            workspace_bytes=10 << 20,
+        )
         limits = SimpleNamespace(lifecycle=lifecycle)
         return SimpleNamespace(resolved=SimpleNamespace(limits=limits))
+
+    def uses(self, _now, user):
+        return Uses({user: Use(Kind.USER, user, user, bytes=self.taken)})
+
+    def want(self, user):
+        self.wanted.append(user)
 
     async def end_work(self, container_id, first, grace):
         self.done.append(("work", container_id, first, grace.total_seconds()))
@@ -132,6 +145,17 @@ def test_a_reason_that_cannot_be_read_keeps_no_server_from_its_stop(monkeypatch)
     assert server.done[-1][-1] == ""
     # Where the files are is told all the same.
     assert "rescued/now" in server.told[0].why
+
+
+@pytest.mark.parametrize(
+    ("taken", "most"), [(None, 1 << 20), (5 << 20, 1 << 20), (19 << 19, 1 << 19), (11 << 20, 0)]
+)
+def test_files_are_kept_as_far_as_their_owners_have_room(monkeypatch, taken, most):
+    server = Server(monkeypatch, by="the service ds01-culler")
+    server.taken = taken
+    assert ("keep", ID, most) in stopped(server)
+    # What was kept counts.
+    assert server.wanted == ["ada"]
 
 
 def test_a_policy_that_cannot_be_read_keeps_no_server_from_its_stop(monkeypatch):

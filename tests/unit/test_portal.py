@@ -320,7 +320,46 @@ def test_the_command_tells_what_the_portal_answers():
     assert lines[0] == "All servers of ann (group student):"
     assert lines[4].split() == ["CPU", "1.5", "2", "group", "student"]
     assert lines[5].split() == ["Memory", "1", "GiB", "8", "GiB", "group", "student"]
-    assert lines[-1].split()[:4] == ["default", "3g.40gb,", "3g.40gb", "?"]
+    server, empty, life = lines[-3:]
+    assert server.split()[:4] == ["default", "3g.40gb,", "3g.40gb", "?"]
+    assert empty == ""
+    assert life == (
+        "A server is stopped after 30 minutes in which nothing runs in it (an open page does not "
+        "count), and after 1 day in any case."
+    )
+
+
+class Asked:
+    """A portal that notes what it is asked."""
+
+    project = "thesis"
+
+    def __init__(self, **answer):
+        self.answer, self.asked = answer, []
+
+    def ask(self, method, path, body=None):
+        self.asked.append((method, path, body))
+        return self.answer
+
+
+def keep(monkeypatch, capsys, *arguments, **answer):
+    portal = Asked(**answer)
+    monkeypatch.setattr(command, "Portal", lambda _: portal)
+    assert command.main(["keep", *arguments]) == 0
+    return portal.asked, capsys.readouterr().out
+
+
+def test_the_command_keeps_a_server_and_ends_that(monkeypatch, capsys):
+    at = {"keep_until": "2026-06-01T12:00:00Z", "keep_most_until": "2026-06-02T12:00:00Z"}
+    asked, said = keep(monkeypatch, capsys, "90m", **at)
+    assert asked == [("POST", "api/servers/thesis/keep", {"hours": 1.5})]
+    assert "is kept until" in said
+    assert "longest" not in said
+    _, said = keep(monkeypatch, capsys, "99h", **at | {"keep_most_until": at["keep_until"]})
+    assert "That is the longest that it can be kept." in said
+    asked, said = keep(monkeypatch, capsys, "--end")
+    assert asked == [("DELETE", "api/servers/thesis/keep", None)]
+    assert "is kept no longer" in said
 
 
 def test_the_command_says_when_there_is_no_portal(capsys, monkeypatch):

@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep.add_argument(
         "time", nargs="?", default="4h", help="for how long, such as 90m or 4h (%(default)s)"
     )
+    keep.add_argument("--end", action="store_true", help="keep it no longer")
     keep.set_defaults(run=_keep)
     events = commands.add_parser("events", help="what has happened to your servers, and why")
     events.add_argument("--json", action="store_true", help="print the portal's whole answer")
@@ -50,13 +51,19 @@ def _limits(asked: argparse.Namespace, portal: Portal) -> int:
 
 
 def _keep(asked: argparse.Namespace, portal: Portal) -> int:
+    address = f"api/servers/{quote(portal.project, safe='')}/keep"
+    if asked.end:
+        portal.ask("DELETE", address)
+        print("This server is kept no longer: it is stopped when nothing runs in it.")
+        return 0
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mh]?)", asked.time)
     if found is None or not float(found[1]):
         raise Failure(f"{asked.time!r} is no time; write for example 90m or 4h.")
     hours = float(found[1]) / (60 if found[2] == "m" else 1)
-    project = quote(portal.project, safe="")
-    answer = portal.ask("POST", f"api/servers/{project}/keep", {"hours": hours})
+    answer = portal.ask("POST", address, {"hours": hours})
     print(f"This server is kept until {_moment(answer['keep_until'])}, even if nothing runs in it.")
+    if answer["keep_until"] == answer["keep_most_until"]:
+        print("That is the longest that it can be kept.")
     return 0
 
 
@@ -76,7 +83,7 @@ def _events(asked: argparse.Namespace, portal: Portal) -> int:
 def _moment(text: str) -> str:
     """Return a time of the portal's as the clock here has it."""
     at = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
-    return at.strftime("%d %b %H:%M")
+    return at.strftime("%d %b %H:%M %Z")
 
 
 def told(answer: Mapping[str, Any]) -> list[str]:
@@ -95,7 +102,9 @@ def told(answer: Mapping[str, Any]) -> list[str]:
     group = f" (group {answer['group']})" if answer["group"] else ""
     lines = [f"All servers of {answer['user']}{group}:", *aligned(rows)]
     heading = ("project", "GPU", "CPU", "memory", "processes")
-    return [*lines, "", *aligned([heading, *map(_server, answer["servers"])])]
+    lines += ["", *aligned([heading, *map(_server, answer["servers"])])]
+    notes = [note for note in (answer.get("life"), answer.get("files")) if note]
+    return [*lines, "", *notes] if notes else lines
 
 
 def _server(server: Mapping[str, Any]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ _UNKNOWN: Answer = {
     "why": "",
     "is_warned": False,
     "words": "",
+    "because": "",
     "keep_until": None,
     "keep_most_until": None,
     "cpu_percent": None,
