@@ -1,30 +1,34 @@
-"""What has changed in a container since it was made, as the engine tells it."""
+"""What has changed in a container since it was made, as its layer on the disk shows it.
+
+The engine is not asked: its ``diff`` looks at everything that was written, for as long as that
+takes, and meanwhile nobody can inspect or stop that container.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import codecs
-import json
+import os
+import re
+import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-import docker.errors
+from .cgroups.hierarchies import PROC
 
-#: Seconds for the engine's whole answer; it looks at every file that was written.
-_PATIENCE_S = 20.0
-#: Bytes of the answer: a few hundred thousand files. What comes after them is not known.
-_LARGEST_ANSWER = 64 << 20
-_AT_ONCE = 1 << 16
+#: Seconds for one look.
+_LOOK_S = 5.0
+#: Entries that are looked at, and levels of directories. What is beyond that is not known.
+_MOST_ENTRIES, _DEEPEST = 50_000, 64
 #: Paths that are kept of it: somebody may have a million, and they go to the container again.
 _MOST, _MOST_BYTES = 10_000, 512 << 10
-#: Kinds of changes. Source: Docker's API, "Get changes on a container's filesystem".
-_MODIFIED, _ADDED = 0, 1
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-#: An answer may take long: short calls must not wait for these threads.
+#: A disk may hang: short calls must not wait for these threads.
 _threads = ThreadPoolExecutor(2, thread_name_prefix="changes")
 _turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 #: By container: those whose turn has not come.
@@ -37,148 +41,211 @@ class Changes:
 
     Attributes
     ----------
-    added
-        Paths of what is new; a directory stands for all that is below it.
-    modified
-        Paths of what was in the image and is different now: files, and directories of which
-        something has changed.
+    directories
+        Paths of those that are new; each stands for all that is below it.
+    files
+        Paths of other files that are new or different now.
     is_complete
         Whether these are all.
     """
 
-    added: tuple[str, ...] = ()
-    modified: tuple[str, ...] = ()
+    directories: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     is_complete: bool = True
 
 
-async def changes_of(client: Any, container: Mapping[str, Any]) -> Changes:
-    """Ask the engine what has changed in a container.
+@dataclass(frozen=True)
+class Layer:
+    """Where a container's files lie.
+
+    Attributes
+    ----------
+    own
+        The directory of what was written in it.
+    image
+        Those of its image, which nothing changes any more.
+    """
+
+    own: str
+    image: tuple[str, ...]
+
+
+async def changes_of(container: Mapping[str, Any]) -> Changes:
+    """Look what has changed in a container.
 
     - Of a user's containers it looks at one at a time.
     - Whoever asks gets what it sees from then on; those who wait for the same share an answer.
-    - A cancel lets nobody else of the user's in before the engine is done.
+    - A cancel lets nobody else of the user's in before the look is done.
 
     Parameters
     ----------
-    client
-        The engine's low-level client.
     container
-        Its inspection.
+        Its inspection, while it runs.
 
     Raises
     ------
-    requests.exceptions.RequestException, docker.errors.DockerException
-        If the engine does not say.
+    OSError
+        If the disk does not say.
     """
     task = _waiting.get(container["Id"])
     if task is None or task.done():
-        task = asyncio.create_task(_in_turn(client, container))
+        task = asyncio.create_task(_in_turn(container))
+        task.add_done_callback(_forget_failure)
         _waiting[container["Id"]] = task
     return await asyncio.shield(task)
 
 
-async def _in_turn(client: Any, container: Mapping[str, Any]) -> Changes:
+def _forget_failure(task: asyncio.Task[Changes]) -> None:
+    """Whoever waits is told; that nobody does any more needs no line in a log."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _in_turn(container: Mapping[str, Any]) -> Changes:
     user, id_ = container["Config"]["Labels"]["ds01.user"], container["Id"]
     async with _turns.setdefault(user, asyncio.Lock()):
         del _waiting[id_]
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_threads, read_changes, client, id_)
+        return await loop.run_in_executor(_threads, _changes_of, container)
 
 
-def read_changes(client: Any, container_id: str) -> Changes:
-    """Ask the engine what has changed in a container; blocks.
+def _changes_of(container: Mapping[str, Any]) -> Changes:
+    layer = layer_of(container)
+    return read_changes(layer) if layer else Changes(is_complete=False)
 
-    Its answer is read as it comes, and to a bound: whoever makes files decides how long it is.
+
+def layer_of(container: Mapping[str, Any], proc: Path = PROC) -> Layer | None:
+    """Return where a container's files lie; None where they are in no layers of overlayfs.
 
     Parameters
     ----------
-    client
-        The engine's low-level client.
+    container
+        Its inspection. An engine that keeps images with containerd does not tell in it, and the
+        kernel does, while the container runs.
 
     Raises
     ------
-    requests.exceptions.RequestException, docker.errors.DockerException
-        If the engine does not say.
+    OSError
+        If the kernel does not say.
     """
-    address = f"{client.base_url}/v{client.api_version}/containers/{container_id}/changes"
-    deadline = time.monotonic() + _PATIENCE_S
-    with client.get(address, stream=True, timeout=_PATIENCE_S) as answer:
-        answer.raise_for_status()
+    data = (container.get("GraphDriver") or {}).get("Data") or {}
+    own, image = data.get("UpperDir"), data.get("LowerDir")
+    if not (own and image):
+        own, image = _mounted(proc / str(container["State"]["Pid"]) / "mountinfo")
+    layers = tuple(image.split(":")) if own and image else ()
+    if not layers or not all(map(os.path.isabs, (own, *layers))):
+        return None
+    return Layer(own, layers)
+
+
+def _mounted(mountinfo: Path) -> tuple[str, str]:
+    """Return the two from what is mounted at the root; empty if that is no overlayfs.
+
+    Source: proc(5), /proc/pid/mountinfo; the kernel's overlayfs.rst.
+    """
+    for line in os.fsdecode(mountinfo.read_bytes()).splitlines():
+        here, _, there = line.partition(" - ")
+        place, (kind, _, options) = here.split(" ")[4], there.split(" ", 2)
+        if place == "/" and kind == "overlay":
+            said = dict(re.findall(r"(?:^|,)(upperdir|lowerdir)=([^,]*)", options))
+            plain = {key: _without_escapes(text) for key, text in said.items()}
+            return plain.get("upperdir", ""), plain.get("lowerdir", "")
+    return "", ""
+
+
+def _without_escapes(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+def read_changes(layer: Layer) -> Changes:
+    """Look what has changed; blocks, for some seconds at most.
+
+    Raises
+    ------
+    OSError
+        If the layer cannot be read at all.
+    """
+    look = _Look()
+    try:
+        look.at(os.open(layer.own, _DIRECTORY), "", layer.image, _DEEPEST)
+    except _Enough:
+        look.is_complete = False
+    return Changes(tuple(look.directories), tuple(look.files), look.is_complete)
+
+
+class _Enough(Exception):
+    """The rest is not looked at."""
+
+
+class _Look:
+    """One look at a layer; its user may rename what is in it all the while."""
+
+    def __init__(self) -> None:
+        self.directories: list[str] = []
+        self.files: list[str] = []
+        self.is_complete = True
+        self._entries_left, self._bytes_left = _MOST_ENTRIES, _MOST_BYTES
+        self._end = time.monotonic() + _LOOK_S
+
+    def at(self, fd: int, path: str, image: Sequence[str], levels: int) -> None:
+        """Look at a directory, and at those below that were in the image, too; closes it.
+
+        Parameters
+        ----------
+        image
+            The same directory in the image's layers.
+
+        Raises
+        ------
+        _Enough
+            Where a bound is reached.
+        """
+        old: list[tuple[str, list[str]]] = []
         try:
-            return changes_in(_until(answer.iter_content(_AT_ONCE), deadline))
-        except (ValueError, LookupError, TypeError) as error:
-            raise docker.errors.DockerException(f"No changes but {error!r:.200}") from error
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    self._count()
+                    if entry.is_dir(follow_symlinks=False):
+                        # By one name at a time: what is a link in the image leads nowhere.
+                        same = [f"{each}/{entry.name}" for each in image]
+                        if found := [each for each in same if _is_directory(each)]:
+                            old.append((entry.name, found))
+                        else:
+                            self._keep(self.directories, f"{path}/{entry.name}")
+                    elif entry.is_file(follow_symlinks=False):
+                        self._keep(self.files, f"{path}/{entry.name}")
+            for name, found in old:
+                self._below(fd, name, path, found, levels - 1)
+        finally:
+            os.close(fd)
 
-
-def changes_in(chunks: Iterable[bytes | None]) -> Changes:
-    """Return the changes in the engine's answer.
-
-    Parameters
-    ----------
-    chunks
-        The answer in pieces; None where it was broken off.
-
-    Raises
-    ------
-    ValueError, LookupError, TypeError
-        If it is none.
-    """
-    added: dict[str, None] = {}
-    modified: dict[str, None] = {}
-    left, is_complete = _MOST_BYTES, True
-    for entry in _entries(chunks):
-        if entry is None:
-            is_complete = False
-            break
-        path, kind = str(entry["Path"]), int(entry["Kind"])
-        if kind not in (_ADDED, _MODIFIED) or any(map(added.__contains__, _above(path))):
-            continue
-        left -= len(path.encode("utf-8", "replace"))
-        if left < 0 or len(added) + len(modified) >= _MOST:
-            is_complete = False
-            break
-        (added if kind == _ADDED else modified)[path] = None
-    return Changes(tuple(added), tuple(modified), is_complete)
-
-
-def _above(path: str) -> Iterator[str]:
-    """Yield the directories above a path, the topmost first; a path may have thousands."""
-    end = path.find("/", 1)
-    while end > 0:
-        yield path[:end]
-        end = path.find("/", end + 1)
-
-
-def _until(chunks: Iterable[bytes], deadline: float) -> Iterator[bytes | None]:
-    """Yield what comes in time and within the bound, and None in place of the rest."""
-    size = 0
-    for chunk in chunks:
-        yield chunk
-        size += len(chunk)
-        if size > _LARGEST_ANSWER or time.monotonic() > deadline:
-            yield None
+    def _below(self, fd: int, name: str, path: str, image: list[str], levels: int) -> None:
+        if not levels:
+            raise _Enough
+        try:
+            below = os.open(name, _DIRECTORY, dir_fd=fd)
+        except OSError:
+            # It was renamed meanwhile, or is a link now.
+            self.is_complete = False
             return
+        self.at(below, f"{path}/{name}", image, levels)
+
+    def _count(self) -> None:
+        self._entries_left -= 1
+        if self._entries_left < 0 or time.monotonic() > self._end:
+            raise _Enough
+
+    def _keep(self, where: list[str], path: str) -> None:
+        # As Docker writes a byte that is no text.
+        text = "".join("\ufffd" if "\udc80" <= letter <= "\udcff" else letter for letter in path)
+        self._bytes_left -= len(text.encode())
+        if self._bytes_left < 0 or len(self.directories) + len(self.files) >= _MOST:
+            raise _Enough
+        where.append(text)
 
 
-def _entries(chunks: Iterable[bytes | None]) -> Iterator[dict[str, Any] | None]:
-    """Yield the objects of a JSON array as they come; None at last if it was broken off."""
-    decoder, read = codecs.getincrementaldecoder("utf-8")("replace"), json.JSONDecoder().raw_decode
-    text, at = "", 0
-    for chunk in chunks:
-        if chunk is None:
-            yield None
-            return
-        text, at = text[at:] + decoder.decode(chunk), 0
-        while (begin := text.find("{", at)) >= 0:
-            try:
-                entry, at = read(text, begin)
-            except ValueError:
-                # The rest of it is still to come.
-                at = begin
-                break
-            yield entry
-        if len(text) - at > _AT_ONCE:
-            raise ValueError("a path without an end")
-    # The engine says null for no changes.
-    if text[at:].strip("[], \n") not in ("", "null"):
-        raise ValueError("the answer breaks off")
+def _is_directory(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False

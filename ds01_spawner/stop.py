@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -96,9 +95,8 @@ class Stop:
     async def _keep_files(self, running: dict[str, Any], most_bytes: int) -> str:
         """Keep files that would go with the server; return what its owner is told of them."""
         spawner = self._spawner
-        changed = partial(changes_of, spawner.client)
         try:
-            rescued = await keep_files(spawner.docker, changed, running, most_bytes, utc_now())
+            rescued = await keep_files(spawner.docker, changes_of, running, most_bytes, utc_now())
             # They count from now on.
             await spawner.in_thread(spawner.storage_records.want, spawner.user.name)
         except Exception as error:  # noqa: BLE001

@@ -265,8 +265,8 @@ def _arguments(changes: Changes, container: Mapping[str, Any]) -> list[str]:
         if mount.get("Type") == "volume" and mount.get("RW")
     )
     return [
-        *(f"A{path}" for path in changes.added),
-        *(f"C{path}" for path in changes.modified),
+        *(f"A{path}" for path in changes.directories),
+        *(f"C{path}" for path in changes.files),
         *(f"V{path}" for path in volumes),
         *(() if changes.is_complete else ("!",)),
     ]

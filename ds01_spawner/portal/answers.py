@@ -183,15 +183,16 @@ class Known(HubOAuthenticated, Headers):
             raise web.HTTPError(refused.status_code, refused.jupyterhub_message) from refused
         except docker.errors.NotFound as error:
             raise web.HTTPError(404, "It has gone at this moment. Load the page again.") from error
-        except OSError as error:
-            _LOG.error("A request failed at the machine's files: %s", error)
-            raise web.HTTPError(
-                503, "The machine cannot read or write files at the moment. Tell an admin."
-            ) from error
         except UNREACHABLE as error:
             _LOG.warning("The engine does not answer: %s", error)
             raise web.HTTPError(
                 503, "The container engine does not answer. Try again in a minute."
+            ) from error
+        except OSError as error:
+            # After the engine's: what requests raises are such errors, too.
+            _LOG.error("A request failed at the machine's files: %s", error)
+            raise web.HTTPError(
+                503, "The machine cannot read or write files at the moment. Tell an admin."
             ) from error
 
     def problem(self, status: int, **kwargs: Any) -> str:

@@ -109,7 +109,7 @@ class Look:
         self.keeping = Keeping(
             self._docker, settings.hub_id, settings.life_records, settings.storage_records
         )
-        self.leavings = Leavings(self._docker, settings.hub_id, partial(changes_of, client))
+        self.leavings = Leavings(self._docker, settings.hub_id, changes_of)
         self.wishes = Wishes(settings)
         self._rates = Rates()
         self._slices: Slices | None = None

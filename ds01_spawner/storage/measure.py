@@ -121,4 +121,6 @@ def _measured(line: bytes) -> Measured:
         return Measured(found.bytes, "not counted to its end: too many files, or a disk that hangs")
     if found.unread:
         return Measured(found.bytes, f"{found.unread} of its directories or files not readable")
+    if found.gone:
+        return Measured(found.bytes, f"{found.gone} of its directories moved or deleted meanwhile")
     return Measured(found.bytes)

@@ -4,9 +4,11 @@
 BASE, and prints a line of JSON each second and at its end. Whoever ends it has the latest line.
 
 - Blocks count, not sizes: a sparse file takes what is written of it, a file with several names
-  counts once, and directories count as well.
+  counts once, and directories count as well. Each takes 4 KiB at least: a disk has so many of them
+  and no more, and whoever makes empty ones without end would take nothing.
 - No link below a base is followed, and no other file system entered.
-- Names may be any bytes, and trees of any depth. What goes meanwhile is not counted.
+- Names may be any bytes, and trees of any depth. What goes meanwhile is not counted, and it is said
+  of how many directories: they may have been moved to where nobody looks any more.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LEAST_BYTES = 4096
 _EVERY_S = 1.0
 #: Entries of one directory between two looks at the clock.
 _ENTRIES = 1000
@@ -44,12 +47,15 @@ class Count:
         On the disk.
     unread
         Entries that could not be read; what is in them is not counted.
+    gone
+        Directories that were there and had gone when it was their turn.
     is_finished
         Whether everything was looked at.
     """
 
     bytes: int = 0
     unread: int = 0
+    gone: int = 0
     is_finished: bool = False
 
 
@@ -107,7 +113,7 @@ class Walk:
                 waiting.pop()
                 os.close(fd)
                 continue
-            below = self._open(fd, names.pop())
+            below = self._open(fd, names.pop(), was_there=True)
             if below is None:
                 continue
             if os.fstat(below).st_dev != device:
@@ -115,11 +121,12 @@ class Walk:
                 continue
             waiting.append((below, self._add_directory(below, device)))
 
-    def _open(self, parent: int, name: str) -> int | None:
+    def _open(self, parent: int, name: str, *, was_there: bool = False) -> int | None:
         try:
             return os.open(name, _DIRECTORY, dir_fd=parent)
         except (FileNotFoundError, NotADirectoryError):
-            # It has gone, or something else is in its place.
+            # Or something else is in its place.
+            self.count.gone += was_there
             return None
         except OSError:
             self.count.unread += 1
@@ -127,7 +134,7 @@ class Walk:
 
     def _add_directory(self, fd: int, device: int) -> list[str]:
         """Count a directory without those in it, and return their names."""
-        self.count.bytes += os.fstat(fd).st_blocks * 512
+        self.count.bytes += max(os.fstat(fd).st_blocks * 512, _LEAST_BYTES)
         self._look_at_clock()
         names: list[str] = []
         try:
@@ -154,11 +161,12 @@ class Walk:
             self.count.unread += 1
             return
         if found.st_dev == device:
-            self.count.bytes += self._blocks(found) * 512
+            self.count.bytes += self._taken(found)
 
-    def _blocks(self, found: os.stat_result) -> int:
+    def _taken(self, found: os.stat_result) -> int:
+        taken = max(found.st_blocks * 512, _LEAST_BYTES)
         if found.st_nlink < 2:
-            return found.st_blocks
+            return taken
         key = found.st_dev, found.st_ino
         left = self._names_left.pop(key, None)
         if left is not None:
@@ -166,9 +174,9 @@ class Walk:
                 self._names_left[key] = left - 1
             return 0
         if len(self._names_left) >= _MOST_LINKED:
-            return found.st_blocks // found.st_nlink
+            return taken // found.st_nlink
         self._names_left[key] = found.st_nlink - 1
-        return found.st_blocks
+        return taken
 
     def _look_at_clock(self) -> None:
         now = time.monotonic()

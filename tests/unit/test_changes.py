@@ -1,101 +1,180 @@
-"""What has changed in a container: the engine's answer, however long and odd it is."""
+"""What has changed in a container: whatever its user does to its layer meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import queue
 import threading
 import time
-import tracemalloc
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import docker
-import docker.errors
 import pytest
-import requests
 
 from ds01_spawner import changes
-from ds01_spawner.changes import Changes, changes_in, changes_of, read_changes
-
-MODIFIED, ADDED, DELETED = 0, 1, 2
+from ds01_spawner.changes import Changes, Layer, changes_of, layer_of, read_changes
 
 
-def answer(*entries: tuple[int, str]) -> bytes:
-    return json.dumps([{"Path": path, "Kind": kind} for kind, path in entries]).encode()
+class Layers:
+    """A container's layer over two of its image, as plain directories."""
+
+    def __init__(self, folder):
+        self.own, *self.image = (folder / name for name in ("own", "new", "old"))
+        for each in (self.own, *self.image):
+            each.mkdir()
+        for path in ("tmp", "usr/lib"):
+            (self.image[1] / path).mkdir(parents=True)
+
+    def write(self, path, text="x"):
+        file = self.own / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def read(self):
+        found = read_changes(Layer(str(self.own), tuple(map(str, self.image))))
+        return Changes(
+            tuple(sorted(found.directories)), tuple(sorted(found.files)), found.is_complete
+        )
 
 
-def test_a_new_directory_stands_for_what_is_in_it():
-    said = answer(
-        (MODIFIED, "/tmp"),
-        (ADDED, "/tmp/a"),
-        (ADDED, "/tmp/a/b"),
-        (ADDED, "/tmp/a/b/c"),
-        (ADDED, "/tmp/ab"),
-        (DELETED, "/etc/motd"),
-        (MODIFIED, "/srv/notes"),
+@pytest.fixture
+def layers(tmp_path):
+    return Layers(tmp_path)
+
+
+def test_a_new_directory_stands_for_what_is_in_it(layers):
+    for path in ("tmp/a/b/c", "tmp/ab", "usr/lib/python/x", "new/y", "usr/lib/changed"):
+        layers.write(path)
+    (layers.image[0] / "usr").mkdir()
+    (layers.image[0] / "usr/lib").mkdir()
+    # What was deleted stands there as a device, and links go without a word.
+    (layers.own / "tmp/link").symlink_to("/etc")
+    os.mkfifo(layers.own / "tmp/pipe")
+    assert layers.read() == Changes(
+        ("/new", "/tmp/a", "/usr/lib/python"), ("/tmp/ab", "/usr/lib/changed")
     )
-    assert changes_in([said]) == Changes(("/tmp/a", "/tmp/ab"), ("/tmp", "/srv/notes"))
 
 
-@pytest.mark.parametrize("said", [b"null\n", b"[]\n", b""])
-def test_nothing_has_changed(said):
-    assert changes_in([said]).added == ()
+def test_nothing_has_changed(layers):
+    (layers.own / "tmp").mkdir()
+    assert layers.read() == Changes()
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_an_answer_is_read_in_whatever_pieces_it_comes(size):
-    names = ['/a "quoted"} ,{', "/new\nline", "/[{", "/\u202eevil", "/naïve 🙂", "/\ufffd\ufffd"]
-    said = json.dumps(
-        [{"Path": name, "Kind": ADDED} for name in names], ensure_ascii=False
-    ).encode()
-    pieces = [said[at : at + size] for at in range(0, len(said), size)]
-    assert changes_in(pieces) == Changes(tuple(names))
+def test_a_link_of_the_images_leads_nowhere(layers, tmp_path):
+    (tmp_path / "machine/secret").mkdir(parents=True)
+    (layers.image[0] / "srv").symlink_to(tmp_path / "machine")
+    layers.write("srv/secret/x")
+    # It is no directory of the image's, so that it is new.
+    assert layers.read() == Changes(("/srv",))
+
+
+def test_a_directory_that_becomes_a_link_is_not_followed(layers, tmp_path, monkeypatch):
+    (tmp_path / "machine").mkdir()
+    (tmp_path / "machine/secret").write_text("x")
+    layers.write("tmp/a")
+    opened = os.open
+
+    def swapped(path, *args, **kwargs):
+        if path == "tmp":
+            (layers.own / "tmp").rename(layers.own / "gone")
+            (layers.own / "tmp").symlink_to(tmp_path / "machine")
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(changes.os, "open", swapped)
+    assert layers.read() == Changes(is_complete=False)
+
+
+def test_bytes_that_are_no_text_are_told_as_the_engine_tells_them(layers):
+    (layers.own / "tmp").mkdir()
+    with open(os.fsencode(layers.own / "tmp") + b"/\xff\xfe\n", "w") as file:
+        file.write("x")
+    assert layers.read().files == ("/tmp/\ufffd\ufffd\n",)
+
+
+def test_a_large_installation_is_one_change_and_hides_nothing_beside_it(layers):
+    for number in range(2_000):
+        layers.write(f"opt/temporary/lib/{number % 50}/{number}")
+    layers.write("tmp/mine")
+    assert layers.read() == Changes(("/opt",), ("/tmp/mine",))
 
 
 @pytest.mark.parametrize(
-    "said",
+    ("bound", "most"), [("_MOST", 100), ("_MOST_BYTES", 1000), ("_MOST_ENTRIES", 100)]
+)
+def test_of_too_many_files_it_is_said_that_there_are_more(layers, monkeypatch, bound, most):
+    for number in range(300):
+        layers.write(f"tmp/file-{number}")
+    monkeypatch.setattr(changes, bound, most)
+    found = layers.read()
+    assert not found.is_complete
+    assert 50 < len(found.files) <= 100
+
+
+def test_the_time_is_bounded(layers, monkeypatch):
+    layers.write("tmp/a")
+    monkeypatch.setattr(changes, "_LOOK_S", -1.0)
+    assert layers.read() == Changes(is_complete=False)
+
+
+def test_a_tree_of_the_images_that_is_deeper_than_any_costs_nothing(layers):
+    """Its user made the image, and touched a file at the bottom: all above it is copied up."""
+    for base in (layers.own, layers.image[1]):
+        where = os.open(base, os.O_RDONLY)
+        for _ in range(200):
+            os.mkdir("d", dir_fd=where)
+            below = os.open("d", os.O_RDONLY, dir_fd=where)
+            os.close(where)
+            where = below
+        os.close(where)
+    began = time.process_time()
+    assert layers.read() == Changes(is_complete=False)
+    assert time.process_time() - began < 1
+
+
+def test_a_layer_that_is_not_there_has_not_said_nothing(layers):
+    layers.own.rmdir()
+    with pytest.raises(FileNotFoundError):
+        layers.read()
+
+
+# -- where it lies ---------------------------------------------------------------------------------
+
+
+def inspected(**data):
+    return {"Id": "c1", "GraphDriver": {"Data": data or None}, "State": {"Pid": 42}}
+
+
+def test_the_engine_says_where_the_layers_lie():
+    assert layer_of(inspected(UpperDir="/d/own", LowerDir="/d/init:/d/image")) == Layer(
+        "/d/own", ("/d/init", "/d/image")
+    )
+
+
+@pytest.mark.parametrize(
+    ("mounted", "layer"),
     [
-        b'{"message": "no"}',
-        b'[{"Path": "/a"}]',
-        b'[{"Path": "/a", "Kind": null}]',
-        b'[{"Path": "/a", "Kind": 1},{"Path": "/b',
-        b"<html>",
-        b'[{"Path": "' + b"x" * 200_000,
+        (
+            "1 2 0:3 / / rw shared:4 - overlay overlay rw,lowerdir=/s/2/fs:/s/1/fs,"
+            "upperdir=/s/a\\040b/fs,workdir=/s/3/work\n",
+            Layer("/s/a b/fs", ("/s/2/fs", "/s/1/fs")),
+        ),
+        # Relative to a directory that only the engine knows.
+        ("1 2 0:3 / / rw - overlay overlay rw,lowerdir=l/A:l/B,upperdir=/s/3/fs\n", None),
+        ("1 2 0:3 / / rw - btrfs /dev/vda rw,subvol=/x\n", None),
+        ("1 2 0:3 / /proc rw - proc proc rw\n", None),
     ],
 )
-def test_what_is_no_answer_is_not_taken_for_nothing(said):
-    with pytest.raises((ValueError, LookupError, TypeError)):
-        changes_in([said, b"]" if said.endswith(b"}") else b""])
+def test_or_the_kernel_does(tmp_path, mounted, layer):
+    (tmp_path / "42").mkdir()
+    (tmp_path / "42/mountinfo").write_text(mounted)
+    assert layer_of(inspected(), tmp_path) == layer
 
 
-def test_a_million_new_files_take_little_memory_and_are_told_to_be_more():
-    def pieces():
-        yield b"["
-        for number in range(50_000):
-            yield b'{"Path":"/tmp/file-%d","Kind":1},' % number
-
-    tracemalloc.start()
-    found = changes_in(pieces())
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert not found.is_complete
-    assert len(found.added) <= 10_000
-    assert most < 20 << 20
-
-
-def test_a_large_installation_is_one_change_and_hides_nothing_after_it():
-    below = [(ADDED, f"/opt/temporary/lib/{number}") for number in range(20_000)]
-    found = changes_in([answer((ADDED, "/opt/temporary"), *below, (ADDED, "/tmp/mine"))])
-    assert found == Changes(("/opt/temporary", "/tmp/mine"))
-
-
-def test_a_path_with_thousands_of_directories_takes_little_time():
-    deep = [(ADDED, f"/tmp/{'d/' * 1900}{number}") for number in range(2_000)]
-    said = answer((ADDED, "/tmp/d"), *deep)
-    began = time.process_time()
-    assert changes_in([said]) == Changes(("/tmp/d",))
-    assert time.process_time() - began < 1
+async def test_where_there_are_no_layers_nothing_is_known(tmp_path, monkeypatch):
+    (tmp_path / "42").mkdir()
+    (tmp_path / "42/mountinfo").write_text("1 2 0:3 / / rw - zfs pool rw\n")
+    monkeypatch.setattr(changes, "layer_of", lambda c: layer_of(c, tmp_path))
+    container = inspected() | {"Config": {"Labels": {"ds01.user": "ada"}}}
+    assert await changes_of(container) == Changes(is_complete=False)
 
 
 # -- one at a time ---------------------------------------------------------------------------------
@@ -107,9 +186,10 @@ class Reads:
     def __init__(self, monkeypatch):
         self.begun = queue.Queue()
         self.go_on = {id_: threading.Semaphore(0) for id_ in ("a1", "a2", "b1")}
-        monkeypatch.setattr(changes, "read_changes", self.read)
+        monkeypatch.setattr(changes, "_changes_of", self.read)
 
-    def read(self, _client, container_id):
+    def read(self, container):
+        container_id = container["Id"]
         self.begun.put(container_id)
         assert self.go_on[container_id].acquire(timeout=20)
         return Changes((container_id,))
@@ -117,7 +197,7 @@ class Reads:
     def ask(self, user, container_id):
         labels = {"ds01.user": user}
         container = {"Id": container_id, "Config": {"Labels": labels}}
-        return asyncio.ensure_future(changes_of(None, container))
+        return asyncio.ensure_future(changes_of(container))
 
     async def next(self):
         return await asyncio.to_thread(self.begun.get, timeout=10)
@@ -147,67 +227,10 @@ async def test_whoever_asks_again_and_again_has_one_thread_and_one_turn_more(mon
     assert reads.begun.empty()
 
 
-async def test_an_engine_that_does_not_say_lets_the_next_one_ask(monkeypatch):
+async def test_a_disk_that_does_not_say_lets_the_next_one_ask(monkeypatch):
     reads = Reads(monkeypatch)
-    monkeypatch.setattr(changes, "read_changes", lambda *_: 1 / 0)
+    monkeypatch.setattr(changes, "_changes_of", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         await reads.ask("ada", "a1")
-    monkeypatch.setattr(changes, "read_changes", lambda *_: Changes())
+    monkeypatch.setattr(changes, "_changes_of", lambda _: Changes())
     assert await reads.ask("ada", "a1") == Changes()
-
-
-# -- of the engine ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def engine():
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            status, pieces = self.server.says
-            assert self.path == "/v1.41/containers/c1/changes"
-            self.send_response(status)
-            self.end_headers()
-            try:
-                for piece in pieces:
-                    self.wfile.write(piece)
-            except OSError:
-                self.server.left.set()
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.left = threading.Event()
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        client = docker.APIClient(f"tcp://127.0.0.1:{server.server_port}", version="1.41")
-        server.read = lambda: read_changes(client, "c1")
-        yield server
-        client.close()
-        server.shutdown()
-
-
-def test_the_engine_is_asked_through_its_client(engine):
-    engine.says = (200, [answer((ADDED, "/tmp/a"))])
-    assert engine.read() == Changes(("/tmp/a",))
-
-
-def test_an_engine_that_refuses_or_makes_no_sense_has_not_said_nothing(engine):
-    engine.says = (404, [b'{"message": "No such container"}'])
-    with pytest.raises(requests.exceptions.RequestException):
-        engine.read()
-    engine.says = (200, [b"[{}]"])
-    with pytest.raises(docker.errors.DockerException):
-        engine.read()
-
-
-def test_an_answer_without_end_is_left(engine, monkeypatch):
-    monkeypatch.setattr(changes, "_LARGEST_ANSWER", 1 << 20)
-
-    def pieces():
-        yield b"["
-        while True:
-            yield b'{"Path":"/tmp","Kind":0},' * 100
-
-    engine.says = (200, pieces())
-    assert engine.read() == Changes(modified=("/tmp",), is_complete=False)
-    assert engine.left.wait(10)

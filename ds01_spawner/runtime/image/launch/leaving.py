@@ -80,9 +80,9 @@ class Found:
 def main(arguments: Sequence[str]) -> int:
     """Print as JSON what is found (``list``), or was kept (``keep <folder> <bytes> <seconds>``).
 
-    After that come paths, each with a letter before it, the first two as in Docker's ``diff``: A
-    for what is new, a directory with all below it; C for what has changed; V for a volume that goes
-    with the server. ``!`` says that there are more.
+    After that come paths, each with a letter before it: A for a directory that is new, with all
+    below it; C for a file that is new or has changed; V for a volume that goes with the server.
+    ``!`` says that there are more.
     """
     command, *rest = arguments
     if command == "keep":
