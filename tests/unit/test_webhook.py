@@ -68,7 +68,7 @@ async def test_it_is_told_all_of_a_warning_and_can_check_who_tells_it(secret):
     signed = hmac.new(b"a key", body, hashlib.sha256).hexdigest()
     assert headers[SIGNATURE] == f"sha256={signed}"
     assert headers["Content-Type"] == "application/json"
-    why = "It will be stopped in 8 minutes if nothing runs in it."
+    why = "It will be stopped in 8 minutes if nothing runs in it. An open page does not count."
     assert json.loads(body) == {
         "id": "c1 idle 1",
         "kind": "warned",
