@@ -73,6 +73,7 @@ def test_a_fork_loop_ends_at_the_limit(room, begin):
             time.sleep(0.1)
 
 
+@pytest.mark.long_in_vm
 def test_steps_get_no_more_cpu_than_all_builds_may(room, begin, capsys):
     with room.hold(SliceLimits(cpus=0.5, memory_bytes=500 * MIB, tasks=60)):
         # Two that compute at once, so that one core is no limit.
@@ -97,6 +98,7 @@ def cpu_seconds(room) -> float:
     return total
 
 
+@pytest.mark.long_in_vm
 def test_where_a_step_writes_is_found(room, begin, engine):
     root = Path(engine.info()["DockerRootDir"])
     with room.hold(SliceLimits(memory_bytes=500 * MIB, tasks=60)):

@@ -77,6 +77,7 @@ def test_cpu_ends_at_the_sum_and_the_neighbour_gets_his(user, capsys):
     assert his > 0.25
 
 
+@pytest.mark.long_in_vm
 def test_tasks_end_at_the_sum_and_the_neighbour_goes_on(user):
     alice, bob = user(), user()
     alice.limit(tasks=60)
