@@ -102,7 +102,8 @@ def cpu_seconds(room) -> float:
 def test_where_a_step_writes_is_found(room, begin, engine):
     root = Path(engine.info()["DockerRootDir"])
     with room.hold(SliceLimits(memory_bytes=500 * MIB, tasks=60)):
-        begin("dd if=/dev/zero of=/large bs=1M count=30 && sleep 100")
+        # Longer than anybody looks.
+        begin("dd if=/dev/zero of=/large bs=1M count=30 && sleep 1000")
         eventually(
             lambda: any(
                 (place / "large").exists() and (place / "large").stat().st_size == 30 * MIB
