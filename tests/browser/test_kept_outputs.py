@@ -113,12 +113,17 @@ def test_a_cell_of_four_minutes_has_all_its_output_when_it_is_opened_after_its_e
 @pytest.mark.long
 def test_a_cell_that_prints_for_ever_fills_neither_the_memory_nor_the_file(person):
     zora, server = begin(person, "zora", "i = 0\nwhile True:\n    print('x' * 100, i)\n    i += 1")
-    # Longer than what the page takes to save the cell.
-    zora.page.wait_for_timeout(5000)
+    content = "api/contents/Untitled.ipynb"
+    eventually(
+        lambda: (
+            zora.page.wait_for_timeout(500) or "while True" in server.request("GET", content).text
+        ),
+        "the page has saved the cell",
+    )
     close(zora)
     zora.page.wait_for_timeout(60_000)
     assert server.request("GET", "ds01/life").json()["memory_used_bytes"] < 400 << 20
-    answer = server.request("GET", "api/contents/Untitled.ipynb").json()
+    answer = server.request("GET", content).json()
     assert "lines were too much to keep" in json.dumps(answer)
     assert len(json.dumps(answer)) < 3 << 20
 
