@@ -71,6 +71,7 @@ def test_a_gpu_that_works_keeps_its_server_and_an_idle_one_goes_to_the_next(make
             eventually(lambda name=name: not users[name].is_active(), f"{name} is stopped", 120)
         # Longer than anything here may be idle or stall.
         while time.monotonic() - begun < 45:
+            assert all(users[name].is_active() for name in ("trains", "waits", "detached"))
             time.sleep(1)
         for name in ("trains", "waits", "detached"):
             assert users[name].is_active(), name
