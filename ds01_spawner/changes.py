@@ -143,7 +143,8 @@ def _mounted(mountinfo: Path) -> tuple[str, str]:
 
     Source: proc(5), /proc/pid/mountinfo; the kernel's overlayfs.rst.
     """
-    for line in os.fsdecode(mountinfo.read_bytes()).splitlines():
+    # Not splitlines: a path may have characters that Python takes for ends of lines.
+    for line in os.fsdecode(mountinfo.read_bytes()).rstrip("\n").split("\n"):
         here, _, there = line.partition(" - ")
         place, (kind, _, options) = here.split(" ")[4], there.split(" ", 2)
         if place == "/" and kind == "overlay":

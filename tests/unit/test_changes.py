@@ -157,6 +157,11 @@ def test_the_engine_says_where_the_layers_lie():
             "upperdir=/s/a\\040b/fs,workdir=/s/3/work\n",
             Layer("/s/a b/fs", ("/s/2/fs", "/s/1/fs")),
         ),
+        (
+            "1 2 0:3 /a\x85b\x1cc /workspace rw - ext4 /dev/vda rw\n"
+            "1 2 0:3 / / rw - overlay overlay rw,lowerdir=/s/1/fs,upperdir=/s/2/fs\n",
+            Layer("/s/2/fs", ("/s/1/fs",)),
+        ),
         # Relative to a directory that only the engine knows.
         ("1 2 0:3 / / rw - overlay overlay rw,lowerdir=l/A:l/B,upperdir=/s/3/fs\n", None),
         ("1 2 0:3 / / rw - btrfs /dev/vda rw,subvol=/x\n", None),
