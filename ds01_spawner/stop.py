@@ -10,12 +10,12 @@ from . import engine
 from .changes import changes_of
 from .clock import utc_now
 from .errors import Refused
-from .lifecycle import words
-from .lifecycle.events import RESCUED, Event
+from .lifecycle import diary, words
 from .lifecycle.leaving import keep_files, most_to_keep
 from .lifecycle.processes import end_work
 from .policy import Lifecycle
 from .settings import CULLER
+from .storage.check import measure_soon
 from .who import requester
 
 if TYPE_CHECKING:
@@ -97,15 +97,12 @@ class Stop:
         spawner = self._spawner
         try:
             rescued = await keep_files(spawner.docker, changes_of, running, most_bytes, utc_now())
-            # They count from now on.
-            await spawner.in_thread(spawner.storage_records.want, spawner.user.name)
         except Exception as error:  # noqa: BLE001
             # Whatever it is, the server is stopped and gives everything back.
             spawner.log.warning("The files of %s cannot be kept: %r", spawner._log_name, error)
             return words.NOT_KEPT
-        told = words.rescued(rescued)
-        if told:
-            # For longer than how the server ended the last time.
-            why = f"{told.removeprefix('. ')}."
-            spawner.tell(Event(RESCUED, spawner.user.name, spawner.project, CULLER, why))
-        return told
+        finally:
+            # What was kept counts.
+            await spawner.in_thread(measure_soon, spawner, spawner.user.name)
+        spawner.tell(diary.rescued(spawner.user.name, spawner.project, CULLER, rescued))
+        return words.rescued(rescued)

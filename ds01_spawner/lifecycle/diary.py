@@ -10,7 +10,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..endings import FILES_ARE_SAFE, Cause, Ending, docker_time
 from ..gpus.devices import Device
-from .events import ENDED, NONE_FREE, ONCE_IN, OUT_OF_MEMORY, START_FAILED, STARTED, STOPPED, Event
+from . import words
+from .events import (
+    ENDED,
+    NONE_FREE,
+    ONCE_IN,
+    OUT_OF_MEMORY,
+    RESCUED,
+    START_FAILED,
+    STARTED,
+    STOPPED,
+    Event,
+)
+from .leaving import Rescued
 
 if TYPE_CHECKING:
     from ..options import SpawnOptions
@@ -69,6 +81,15 @@ def ended(ending: Ending, by: str, inspected: Mapping[str, Any] | None = None) -
         numbers["ran_s"] = round((ending.at - began).total_seconds())
     kind = _KINDS.get(ending.cause, ENDED)
     return Event(kind, ending.username, ending.project, by or "nobody", why, numbers)
+
+
+def rescued(user: str, project: str, by: str, what: Rescued) -> Event | None:
+    """Return the event of files that were kept at a stop, or could not be; None if there were none.
+
+    It is there for longer than how the server ended the last time.
+    """
+    why = words.rescued(what).removeprefix(". ")
+    return Event(RESCUED, user, project, by, f"{why}.") if why else None
 
 
 def write(settings: DS01Settings, event: Event) -> None:

@@ -9,11 +9,13 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from ..clock import utc_now
-from ..lifecycle import events, leaving, words
+from ..errors import Refused
+from ..lifecycle import diary, leaving
 from ..lifecycle.events import Event
 from ..lifecycle.keeping import Keeping, ServerLife
 from ..lifecycle.records import PROTECTED
 from ..policy import Lifecycle
+from ..storage.check import measure_soon
 from .answers import Api
 from .image_models import Nothing
 from .operations import READ, WRITE, operation
@@ -219,12 +221,21 @@ class OneRescue(LifeApi):
         self.sent(Nothing)
 
         async def keep(person: Person, lifecycle: Lifecycle, now: datetime) -> leaving.Rescued:
-            most = self.most_to_keep(person, lifecycle, now)
-            kept = await self.look.leavings.keep(person.name, project, most, now)
-            self.site.settings.storage_records.want(person.name)
-            if why := words.rescued(kept).removeprefix(". "):
-                event = Event(events.RESCUED, person.name, project, person.name, f"{why}.")
-                self.site.settings.life_records.tell(event, events.ONCE_IN)
+            settings, most = self.site.settings, self.most_to_keep(person, lifecycle, now)
+            if lifecycle.rescue_bytes and not most:
+                raise Refused(
+                    "Your files take all the room that they may, so nothing more is kept. Delete "
+                    "some of them first.",
+                    reason="rescue",
+                    status_code=409,
+                )
+            try:
+                kept = await self.look.leavings.keep(person.name, project, most, now)
+            finally:
+                # What was kept counts, also if not all of it was.
+                measure_soon(settings, person.name)
+            if event := diary.rescued(person.name, project, person.name, kept):
+                diary.write(settings, event)
             return kept
 
         await self.with_policy(keep, KeptFiles)

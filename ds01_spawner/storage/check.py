@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,7 +13,10 @@ from ..policy import format_bytes
 from . import room, words
 
 if TYPE_CHECKING:
+    from ..settings import DS01Settings
     from ..spawner import DS01Spawner
+
+_LOG = logging.getLogger(__name__)
 
 #: Seconds in which a disk that works says what is left of it.
 _PATIENCE_S = 10.0
@@ -49,6 +53,14 @@ async def no_gpu(spawner: DS01Spawner) -> str:
         spawner.log.warning("Cannot read what the files of %s take: %s", user, error)
         return ""
     return why
+
+
+def measure_soon(settings: DS01Settings, user: str) -> None:
+    """Have a user's files measured; blocks. Where that cannot be noted, it is done later."""
+    try:
+        settings.storage_records.want(user)
+    except SQLAlchemyError as error:
+        _LOG.warning("The files of %s are not measured soon: %s", user, error)
 
 
 async def _check_disks(spawner: DS01Spawner) -> None:

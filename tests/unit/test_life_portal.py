@@ -17,14 +17,17 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
+from ds01_spawner.errors import Refused
 from ds01_spawner.lifecycle.events import Event
 from ds01_spawner.lifecycle.keeping import Keeping
+from ds01_spawner.lifecycle.leaving import Files, Rescued
 from ds01_spawner.lifecycle.life import Memory
 from ds01_spawner.lifecycle.records import ASKED, PROTECTED, Course, Kept, LifeRecords
+from ds01_spawner.policy import Lifecycle
 from ds01_spawner.portal import app
 from ds01_spawner.portal.look import Overview
 from ds01_spawner.portal.people import Person
-from ds01_spawner.storage.records import StorageRecords
+from ds01_spawner.storage.records import Kind, StorageRecords, Use
 
 NOW = datetime.now(timezone.utc)
 HOUR = timedelta(hours=1)
@@ -58,7 +61,11 @@ class Portal:
 
     def __init__(self, records, storage):
         self.records = records
-        self.settings = SimpleNamespace(life_records=records)
+        self.lifecycle, self.rescued = Lifecycle(), Rescued("rescued/now", 1, 5, Files())
+        self.settings = SimpleNamespace(
+            life_records=records, storage_records=storage, share_of=self.share_of
+        )
+        self.leavings = self
         self.keeping = Keeping(self.engine, "hub", records, storage)
         self.auth = HubAuth(
             api_url="http://127.0.0.1:9/hub/api",
@@ -67,6 +74,17 @@ class Portal:
             oauth_client_id="service-ds01",
             access_scopes={USER[0]},
         )
+
+    def share_of(self, _name, _groups):
+        limits = SimpleNamespace(lifecycle=self.lifecycle)
+        return SimpleNamespace(resolved=SimpleNamespace(limits=limits))
+
+    async def keep(self, user, project, most_bytes, _now):
+        assert (user, project) == ("alice", "vision")
+        self.most_bytes = most_bytes
+        if isinstance(self.rescued, Exception):
+            raise self.rescued
+        return self.rescued
 
     async def engine(self, method, name):
         assert method == "inspect_container"
@@ -172,6 +190,29 @@ async def test_an_owner_ends_that_a_server_is_kept(portal):
     records.keep(Kept("c1", "alice", "vision", PROTECTED, NOW + HOUR, "root"))
     answer = await portal.ask("alice", "POST", "servers/vision/keep/end", urlencode({}))
     assert (answer.code, len(records.kept(NOW))) == (404, 1)
+
+
+async def test_files_are_kept_as_far_as_there_is_room_and_that_is_told(portal):
+    storage = portal.settings.storage_records
+    portal.lifecycle = Lifecycle(rescue_bytes=100, workspace_bytes=1000)
+    storage.keep(Use(Kind.USER, "alice", "alice", bytes=970, at=NOW))
+    answer = await portal.ask("alice", "POST", "api/servers/vision/rescue", "{}")
+    assert (answer.code, json.loads(answer.body)["place"]) == (200, "rescued/now")
+    assert portal.most_bytes == 30
+    (event,) = portal.records.events("alice")
+    assert (event.kind, event.by) == ("rescued", "alice")
+    assert "are in rescued/now" in event.why
+    # It counts from now on, also if only some of it was kept.
+    assert [use.is_wanted for use in storage.all()] == [True]
+    storage.keep(Use(Kind.USER, "alice", "alice", bytes=970, at=NOW))
+    portal.rescued = Refused("it takes too long", reason="rescue", status_code=503)
+    assert (await portal.ask("alice", "POST", "api/servers/vision/rescue", "{}")).code == 503
+    assert [use.is_wanted for use in storage.all()] == [True]
+
+    storage.keep(Use(Kind.USER, "alice", "alice", bytes=2000, at=NOW))
+    answer = await portal.ask("alice", "POST", "api/servers/vision/rescue", "{}")
+    assert answer.code == 409
+    assert "Delete some of them first." in answer.body.decode()
 
 
 async def test_a_file_that_keeps_a_server_has_no_button(portal):

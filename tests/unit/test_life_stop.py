@@ -41,6 +41,7 @@ class Server:
         self.life_records = self.storage_records = self
         self.taken: int | None = None
         self.wanted: list[str] = []
+        self.is_locked = False
         self.reason: str | Exception = "after 30 minutes without activity"
         self.policy: Exception | None = None
         self.rescue_bytes = 1 << 20
@@ -82,6 +83,8 @@ class Server:
 
     def want(self, user):
         self.wanted.append(user)
+        if self.is_locked:
+            raise OperationalError("UPDATE", {}, Exception("database is locked"))
 
     async def end_work(self, container_id, first, grace):
         self.done.append(("work", container_id, first, grace.total_seconds()))
@@ -94,7 +97,8 @@ class Server:
         return self.kept
 
     def tell(self, event):
-        self.told.append(event)
+        if event is not None:
+            self.told.append(event)
 
     async def end(self, _docker, container_id, grace_s):
         self.done.append(("stop", container_id, grace_s))
@@ -155,6 +159,21 @@ def test_files_are_kept_as_far_as_their_owners_have_room(monkeypatch, taken, mos
     server.taken = taken
     assert ("keep", ID, most) in stopped(server)
     # What was kept counts.
+    assert server.wanted == ["ada"]
+
+
+def test_what_was_kept_is_told_also_if_it_is_not_measured_soon(monkeypatch):
+    server = Server(monkeypatch, by="the service ds01-culler")
+    server.is_locked = True
+    server.kept = Rescued("rescued/now", 1, 1, Files())
+    assert "rescued/now" in stopped(server)[-1][-1]
+    assert words.NOT_KEPT not in server.done[-1][-1]
+
+
+def test_what_was_kept_in_part_counts_too(monkeypatch):
+    server = Server(monkeypatch, by="the service ds01-culler")
+    server.kept = Refused("it takes too long", reason="rescue")
+    assert words.NOT_KEPT in stopped(server)[-1][-1]
     assert server.wanted == ["ada"]
 
 
